@@ -1,0 +1,268 @@
+/*
+ * cost.c: squared Euclidean distances, C_ij = |x_i - y_j|^2, and their gradient.
+ *
+ * C = |x|^2 + |y|^2 - 2 x.y costs one matrix product, but where C is much smaller than the norms its digits cancel.
+ * Such "near" entries, C < NEAR (|x|^2 + |y|^2), are summed again from differences. Where more than one entry in
+ * SPARSE is near (embeddings that have collapsed to a cone), a float problem is computed in double, a tile of rows at
+ * a time: there the product loses no digit that a float keeps, until rows are nearly equal.
+ */
+#include "cost.h"
+#include "backend.h"
+#include "real.h"
+
+enum { BLOCK = 64 };
+
+#if MOVER_REAL_BITS == 32
+enum { TILE = 128, SPARSE = 16 };
+static const real NEAR = 0.03f;
+#else
+static const real NEAR = 1e-5;
+#endif
+
+R(mover_cost_scratch) R(mover_cost_take)(mover_arena *arena, int64_t n, int64_t m, int64_t d) {
+    R(mover_cost_scratch) scratch = {0};
+    scratch.norm_x = mover_take(arena, 1, n, sizeof(real));
+    scratch.norm_y = mover_take(arena, 1, m, sizeof(real));
+    scratch.near = mover_take(arena, 1, mover_ceil_div(n, BLOCK), sizeof(int64_t));
+#if MOVER_REAL_BITS == 32
+    scratch.tile_x = mover_take(arena, mover_min(n, TILE), d, sizeof(double));
+    scratch.y = mover_take(arena, m, d, sizeof(double));
+    scratch.tile_cost = mover_take(arena, mover_min(n, TILE), m, sizeof(double));
+    scratch.in_double = mover_cost_take_f64(arena, mover_min(n, TILE), m, d);
+#else
+    (void)d;
+#endif
+    return scratch;
+}
+
+/* ---- squared norms ---------------------------------------------------------------------------------------------- */
+
+typedef struct norms {
+    const real *rows;
+    int64_t ld, d;
+    real *norm;
+} norms;
+
+MOVER_HOT static void sum_squares(const norms *task, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+        const real *row = task->rows + i * task->ld;
+        double sum = 0;
+        MOVER_SIMD_SUM(sum)
+        for (int64_t t = 0; t < task->d; t++) sum += (double)row[t] * (double)row[t];
+        task->norm[i] = (real)sum;
+    }
+}
+
+static void norms_body(int64_t begin, int64_t end, void *ctx) { sum_squares(ctx, begin, end); }
+
+static mover_status squared_norms(const real *rows, int64_t ld, int64_t count, int64_t d, real *norm,
+                                  const mover_exec *exec) {
+    norms task = {rows, ld, d, norm};
+    return mover_run(exec, 0, count, mover_grain(d), norms_body, &task);
+}
+
+/* ---- distances -------------------------------------------------------------------------------------------------- */
+
+typedef struct distances {
+    const real *x, *y;
+    int64_t ldx, ldy, n, m, d;
+    real scale, *out;
+    int64_t ldo;
+    const R(mover_cost_scratch) * scratch;
+} distances;
+
+/* Products to distances, in place; counts the near ones of each block. A NaN passes both comparisons unchanged. */
+MOVER_HOT static void distances_from_products(const distances *task, int64_t begin, int64_t end) {
+    const real *restrict norm_y = task->scratch->norm_y;
+    const real scale = task->scale;
+    for (int64_t block = begin; block < end; block++) {
+        int64_t near = 0;
+        for (int64_t i = block * BLOCK; i < mover_min(task->n, (block + 1) * BLOCK); i++) {
+            real *restrict row = task->out + i * task->ldo;
+            const real norm_x = task->scratch->norm_x[i];
+            int32_t near_in_row = 0;
+            MOVER_SIMD_SUM(near_in_row)
+            for (int64_t j = 0; j < task->m; j++) {
+                const real sum = norm_x + norm_y[j], distance = sum - 2 * row[j];
+                near_in_row += distance < NEAR * sum;
+                row[j] = scale * (distance < 0 ? 0 : distance);
+            }
+            near += near_in_row;
+        }
+        task->scratch->near[block] = near;
+    }
+}
+
+/* The near entries of a block, from differences. */
+MOVER_HOT static void repair_near(const distances *task, int64_t begin, int64_t end) {
+    const real *norm_y = task->scratch->norm_y;
+    const real threshold = NEAR * task->scale;
+    for (int64_t block = begin; block < end; block++) {
+        if (task->scratch->near[block] == 0) continue;
+        for (int64_t i = block * BLOCK; i < mover_min(task->n, (block + 1) * BLOCK); i++) {
+            real *row = task->out + i * task->ldo;
+            const real norm_x = task->scratch->norm_x[i];
+            for (int64_t j = 0; j < task->m; j++) {
+                if (!(row[j] <= threshold * (norm_x + norm_y[j]))) continue;
+                const real *restrict x = task->x + i * task->ldx, *restrict y = task->y + j * task->ldy;
+                double sum = 0;
+                MOVER_SIMD_SUM(sum)
+                for (int64_t t = 0; t < task->d; t++) {
+                    const double difference = (double)x[t] - (double)y[t];
+                    sum += difference * difference;
+                }
+                row[j] = (real)((double)task->scale * sum);
+            }
+        }
+    }
+}
+
+static void distances_body(int64_t begin, int64_t end, void *ctx) { distances_from_products(ctx, begin, end); }
+static void repair_body(int64_t begin, int64_t end, void *ctx) { repair_near(ctx, begin, end); }
+
+#if MOVER_REAL_BITS == 32
+static void widen(const float *rows, int64_t ld, int64_t count, int64_t d, double *wide) {
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t t = 0; t < d; t++) wide[i * d + t] = (double)rows[i * ld + t];
+}
+
+static mover_status distances_in_double(const distances *task, const mover_exec *exec) {
+    const R(mover_cost_scratch) *scratch = task->scratch;
+    widen(task->y, task->ldy, task->m, task->d, scratch->y);
+    for (int64_t first = 0; first < task->n; first += TILE) {
+        const int64_t rows = mover_min(TILE, task->n - first);
+        widen(task->x + first * task->ldx, task->ldx, rows, task->d, scratch->tile_x);
+        MOVER_TRY(mover_cost_product_f64(scratch->tile_x, task->d, scratch->y, task->d, rows, task->m, task->d,
+                                         (double)task->scale, scratch->tile_cost, task->m, &scratch->in_double, exec));
+        for (int64_t i = 0; i < rows; i++)
+            for (int64_t j = 0; j < task->m; j++)
+                task->out[(first + i) * task->ldo + j] = (float)scratch->tile_cost[i * task->m + j];
+    }
+    return MOVER_OK;
+}
+#endif
+
+mover_status R(mover_cost_product)(const real *x, int64_t ldx, const real *y, int64_t ldy, int64_t n, int64_t m,
+                                   int64_t d, real scale, real *out, int64_t ldo, const R(mover_cost_scratch) * scratch,
+                                   const mover_exec *exec) {
+    if (n == 0 || m == 0) return MOVER_OK;
+    distances task = {x, y, ldx, ldy, n, m, d, scale, out, ldo, scratch};
+    const int64_t blocks = mover_ceil_div(n, BLOCK);
+    MOVER_TRY(squared_norms(x, ldx, n, d, scratch->norm_x, exec));
+    MOVER_TRY(squared_norms(y, ldy, m, d, scratch->norm_y, exec));
+    MOVER_TRY(mover_product(exec, REAL_DTYPE, 0, 1, n, m, d, x, ldx, y, ldy, out, ldo));
+    MOVER_TRY(mover_run(exec, 0, blocks, mover_grain(BLOCK * m), distances_body, &task));
+
+    int64_t near = 0;
+    for (int64_t block = 0; block < blocks; block++) near += scratch->near[block];
+    if (near == 0) return MOVER_OK;
+#if MOVER_REAL_BITS == 32
+    if (near > n * m / SPARSE) return distances_in_double(&task, exec);
+#endif
+    return mover_run(exec, 0, blocks, 1, repair_body, &task);
+}
+
+void R(mover_cpu_cost_layout)(const mover_cost_desc *desc, mover_arena *arena) {
+    (void)R(mover_cost_take)(arena, desc->n, desc->m, desc->d);
+}
+
+mover_status R(mover_cpu_cost_forward)(const mover_cost_desc *desc, const real *x, const real *y, real *cost,
+                                       void *workspace, const mover_exec *exec) {
+    mover_arena arena = mover_arena_over(workspace);
+    const int64_t n = desc->n, m = desc->m, d = desc->d;
+    const R(mover_cost_scratch) scratch = R(mover_cost_take)(&arena, n, m, d);
+    for (int64_t b = 0; b < desc->batch; b++)
+        MOVER_TRY(
+            R(mover_cost_product)(x + b * n * d, d, y + b * m * d, d, n, m, d, 1, cost + b * n * m, m, &scratch, exec));
+    return MOVER_OK;
+}
+
+/* ---- gradient --------------------------------------------------------------------------------------------------- */
+
+typedef struct gradient {
+    const real *grad, *rows, *product;
+    int64_t n, m, d, ldg, ld, ldp, ldo;
+    real *sums, *out, scale;
+    int add;
+} gradient;
+
+MOVER_HOT static void sum_rows(const gradient *task, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+        const real *row = task->grad + i * task->ldg;
+        real sum = 0;
+        MOVER_SIMD_SUM(sum)
+        for (int64_t j = 0; j < task->m; j++) sum += row[j];
+        task->sums[i] = sum;
+    }
+}
+
+/* Columns [begin, end) of BLOCK each. */
+MOVER_HOT static void sum_columns(const gradient *task, int64_t begin, int64_t end) {
+    const int64_t first = begin * BLOCK, last = mover_min(task->m, end * BLOCK);
+    real *restrict sums = task->sums;
+    for (int64_t j = first; j < last; j++) sums[j] = 0;
+    for (int64_t i = 0; i < task->n; i++) {
+        const real *restrict row = task->grad + i * task->ldg;
+        MOVER_SIMD
+        for (int64_t j = first; j < last; j++) sums[j] += row[j];
+    }
+}
+
+/* out = 2 scale (sums_i rows_i - product_i), overwritten or added. */
+MOVER_HOT static void combine_rows(const gradient *task, int64_t begin, int64_t end) {
+    const real factor = 2 * task->scale;
+    for (int64_t i = begin; i < end; i++) {
+        const real *row = task->rows + i * task->ld, *product = task->product + i * task->ldp;
+        real *out = task->out + i * task->ldo;
+        const real sum = task->sums[i];
+        MOVER_SIMD
+        for (int64_t t = 0; t < task->d; t++) {
+            const real value = factor * (sum * row[t] - product[t]);
+            out[t] = task->add ? out[t] + value : value;
+        }
+    }
+}
+
+static void rows_body(int64_t begin, int64_t end, void *ctx) { sum_rows(ctx, begin, end); }
+static void columns_body(int64_t begin, int64_t end, void *ctx) { sum_columns(ctx, begin, end); }
+static void combine_body(int64_t begin, int64_t end, void *ctx) { combine_rows(ctx, begin, end); }
+
+mover_status R(mover_cost_gradient)(const real *x, int64_t ldx, const real *y, int64_t ldy, int64_t n, int64_t m,
+                                    int64_t d, real scale, const real *grad, int64_t ldg, real *grad_x, int64_t ldgx,
+                                    real *grad_y, int64_t ldgy, int add, real *product, real *sums,
+                                    const mover_exec *exec) {
+    if (grad_x) {
+        real *into = add ? product : grad_x;
+        const int64_t ldp = add ? d : ldgx;
+        gradient task = {grad, x, into, n, m, d, ldg, ldx, ldp, ldgx, sums, grad_x, scale, add};
+        MOVER_TRY(mover_run(exec, 0, n, mover_grain(m), rows_body, &task));
+        MOVER_TRY(mover_product(exec, REAL_DTYPE, 0, 0, n, d, m, grad, ldg, y, ldy, into, ldp));
+        MOVER_TRY(mover_run(exec, 0, n, mover_grain(d), combine_body, &task));
+    }
+    if (grad_y) {
+        real *into = add ? product : grad_y;
+        const int64_t ldp = add ? d : ldgy;
+        gradient task = {grad, y, into, n, m, d, ldg, ldy, ldp, ldgy, sums + n, grad_y, scale, add};
+        MOVER_TRY(mover_run(exec, 0, mover_ceil_div(m, BLOCK), mover_grain(n * BLOCK), columns_body, &task));
+        MOVER_TRY(mover_product(exec, REAL_DTYPE, 1, 0, m, d, n, grad, ldg, x, ldx, into, ldp));
+        MOVER_TRY(mover_run(exec, 0, m, mover_grain(d), combine_body, &task));
+    }
+    return MOVER_OK;
+}
+
+void R(mover_cpu_cost_backward_layout)(const mover_cost_desc *desc, mover_arena *arena) {
+    mover_take(arena, desc->n + desc->m, 1, sizeof(real));
+}
+
+mover_status R(mover_cpu_cost_backward)(const mover_cost_desc *desc, const real *x, const real *y,
+                                        const real *grad_cost, real *grad_x, real *grad_y, void *workspace,
+                                        const mover_exec *exec) {
+    mover_arena arena = mover_arena_over(workspace);
+    const int64_t n = desc->n, m = desc->m, d = desc->d;
+    real *sums = mover_take(&arena, n + m, 1, sizeof(real));
+    for (int64_t b = 0; b < desc->batch; b++)
+        MOVER_TRY(R(mover_cost_gradient)(x + b * n * d, d, y + b * m * d, d, n, m, d, 1, grad_cost + b * n * m, m,
+                                         grad_x ? grad_x + b * n * d : NULL, d, grad_y ? grad_y + b * m * d : NULL, d,
+                                         0, NULL, sums, exec));
+    return MOVER_OK;
+}

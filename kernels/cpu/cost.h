@@ -1,0 +1,43 @@
+/*
+ * cost.h: the cost stage, as the other stages of the CPU backend use it.
+ */
+#ifndef MOVER_CPU_COST_H
+#define MOVER_CPU_COST_H
+
+#include "../src/internal.h"
+
+/* Scratch of one product of n rows by m rows of width d. */
+typedef struct mover_cost_scratch_f64 {
+    double *norm_x, *norm_y; /* (n), (m): squared norms */
+    int64_t *near;           /* one count per block of rows */
+} mover_cost_scratch_f64;
+
+typedef struct mover_cost_scratch_f32 {
+    float *norm_x, *norm_y;
+    int64_t *near;
+    double *tile_x, *y, *tile_cost; /* a tile of rows, all of y, and their distances, in double */
+    mover_cost_scratch_f64 in_double;
+} mover_cost_scratch_f32;
+
+#define MOVER_CPU_COST_DECLARE(real, S)                                                                                \
+    mover_cost_scratch_##S mover_cost_take_##S(mover_arena *arena, int64_t n, int64_t m, int64_t d);                   \
+                                                                                                                       \
+    /* out[i*ldo + j] = scale * |x_i - y_j|^2 for one problem; x_i = x + i*ldx, y_j = y + j*ldy, rows of width d.      \
+     * Accurate to the last digits however close the rows are. Not finite where a row is not. */                       \
+    mover_status mover_cost_product_##S(const real *x, int64_t ldx, const real *y, int64_t ldy, int64_t n, int64_t m,  \
+                                        int64_t d, real scale, real *out, int64_t ldo,                                 \
+                                        const mover_cost_scratch_##S *scratch, const mover_exec *exec);                \
+                                                                                                                       \
+    /* The gradient of scale * sum(D . |x - y|^2) for one problem, D (n, ldg):                                         \
+     *     grad_x = 2 scale (diag(D 1) x - D y),   grad_y = 2 scale (diag(D^T 1) y - D^T x)                            \
+     * Either may be NULL. Where `add` is not 0 they are added to, and `product` (max(n, m), d) is scratch; else they  \
+     * are overwritten and `product` may be NULL. sums (n + m) is scratch. */                                          \
+    mover_status mover_cost_gradient_##S(const real *x, int64_t ldx, const real *y, int64_t ldy, int64_t n, int64_t m, \
+                                         int64_t d, real scale, const real *grad, int64_t ldg, real *grad_x,           \
+                                         int64_t ldgx, real *grad_y, int64_t ldgy, int add, real *product, real *sums, \
+                                         const mover_exec *exec);
+
+MOVER_CPU_COST_DECLARE(double, f64)
+MOVER_CPU_COST_DECLARE(float, f32)
+
+#endif

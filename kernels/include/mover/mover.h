@@ -1,0 +1,390 @@
+/*
+ * mover.h: optimal transport and volumes for multimodal learning, in C.
+ *
+ * THE LIBRARY IN ONE PICTURE
+ *
+ *     cost  ->  sinkhorn  ->  gram  ->  volume  ->  scores
+ *
+ *   cost      squared Euclidean distances between two sets of rows
+ *   sinkhorn  entropic optimal transport for given costs; `transport` is cost and sinkhorn in one call
+ *   gram      Gram matrices and their log-determinants
+ *   volume    volume of the parallelotope spanned by k vectors, and its sum over all triples of three sets
+ *   scores    volume of every (anchor, group of others): the contrastive matrix and the retrieval score
+ *
+ * A FIRST CALL
+ *
+ *     mover_transport_desc desc = {.batch = 1, .n = 64, .m = 64, .d = 512, .epsilon = 0.1};
+ *     size_t bytes;
+ *     mover_transport_forward_workspace_size(&desc, &bytes);
+ *     void *workspace = malloc(bytes);
+ *     mover_status status = mover_transport_forward(&desc, x, y, NULL, NULL, plan, cost, f, g, n_iter, error,
+ *                                                   workspace, bytes, NULL);
+ *     if (status != MOVER_OK) fprintf(stderr, "%s\n", mover_last_error());
+ *
+ * RULES THAT HOLD FOR EVERY FUNCTION
+ *
+ *   Order       descriptor, inputs (const), outputs, workspace, its size in bytes, execution context.
+ *   Types       `desc->dtype` says what the void pointers point to: float (the default) or double.
+ *   Layout      arrays are dense, row-major, the last index fastest. "x (batch, n, d)" means that element
+ *               (b, i, t) is x[(b*n + i)*d + t]. No alignment beyond that of the element type is needed.
+ *   Zero        a descriptor or context filled with zeros is valid wherever 0 is: each field says what 0 means.
+ *               Initialise descriptors with {0} or designated initialisers, so that new fields stay at 0.
+ *   NULL        an optional input that is NULL takes its default; an optional output that is NULL is not
+ *               computed. Which pointers may be NULL is said at each function.
+ *   Overlap     outputs and workspace must not overlap inputs or each other.
+ *   Workspace   scratch memory of at least the size that the `_workspace_size` function returned for the same
+ *               descriptor, in the memory space of the backend; NULL where that size is 0. Its contents mean
+ *               nothing before or after the call.
+ *   Values      data never cause an error. NaN or Inf in one problem of a batch makes the outputs of that
+ *               problem NaN and leaves the others bit-identical.
+ *   Repetition  the same inputs give the same bits whenever the number of threads and the lent functions are the
+ *               same; a batch gives the bits of its problems solved one by one.
+ *   Threads     functions are reentrant; they start no threads and keep no state but the text of the last error
+ *               of the calling thread. They never allocate, print, exit or synchronise.
+ *   Errors      a mover_status other than MOVER_OK means that nothing useful was written. mover_last_error()
+ *               returns a sentence for the last failed call of this thread.
+ *
+ * GRADIENTS
+ *
+ *   `_backward` functions take the gradient of a scalar loss with respect to the outputs ("grad_" + output) and
+ *   return it with respect to the inputs ("grad_" + input). They overwrite their outputs. The derivation of each
+ *   is in kernels/README.md.
+ */
+#ifndef MOVER_MOVER_H
+#define MOVER_MOVER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define MOVER_API __attribute__((visibility("default")))
+#else
+#define MOVER_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Status
+ */
+
+typedef enum mover_status {
+    MOVER_OK = 0,
+    MOVER_ERROR_ARGUMENT = 1,    /* a size, option or pointer is not acceptable */
+    MOVER_ERROR_OVERFLOW = 2,    /* a size does not fit the address space */
+    MOVER_ERROR_WORKSPACE = 3,   /* the workspace is smaller than the call needs */
+    MOVER_ERROR_UNSUPPORTED = 4, /* an option, or a backend, that this build does not offer */
+    MOVER_ERROR_HOST = 5         /* a function lent through mover_exec reported a failure */
+} mover_status;
+
+/* A constant, short description of a status. Never NULL. */
+MOVER_API const char *mover_status_string(mover_status status);
+
+/* What went wrong in the last call of this thread that failed; "" if none did. Valid until the next failing call of
+ * the thread. */
+MOVER_API const char *mover_last_error(void);
+
+/* The version of the library, "major.minor.patch". */
+MOVER_API const char *mover_version(void);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Options
+ */
+
+typedef enum mover_dtype { MOVER_FLOAT32 = 0, MOVER_FLOAT64 = 1 } mover_dtype;
+
+typedef enum mover_backend { MOVER_CPU = 0, MOVER_CUDA = 1 } mover_backend;
+
+/* Arithmetic of products. MOVER_PRECISION_TF32 rounds their factors to 10 bits of mantissa; CUDA only. */
+typedef enum mover_precision { MOVER_PRECISION_FLOAT32 = 0, MOVER_PRECISION_TF32 = 1 } mover_precision;
+
+/* How entropic transport is solved. AUTO is SINKHORN in this version; NEWTON is not offered by it. */
+typedef enum mover_solver { MOVER_SOLVER_AUTO = 0, MOVER_SOLVER_SINKHORN = 1, MOVER_SOLVER_NEWTON = 2 } mover_solver;
+
+/* How log-determinants are factorised. AUTO: in registers; CUSOLVER: CUDA only. */
+typedef enum mover_factorization {
+    MOVER_FACTORIZATION_AUTO = 0,
+    MOVER_FACTORIZATION_REGISTERS = 1,
+    MOVER_FACTORIZATION_CUSOLVER = 2
+} mover_factorization;
+
+/* The score of an anchor and a group. SPAN is not offered by this version. */
+typedef enum mover_score { MOVER_SCORE_VOLUME = 0, MOVER_SCORE_SPAN = 1 } mover_score;
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Execution context: what the host lends
+ *
+ * Everything is optional. A NULL context, or one filled with zeros, runs on the CPU, serially, with plain loops for
+ * matrix products.
+ */
+
+/* A piece of work: iterations [begin, end) of a loop over `ctx`. */
+typedef void (*mover_body)(int64_t begin, int64_t end, void *ctx);
+
+/* Runs body over [begin, end), split in any way into disjoint ranges of at least `grain` iterations (the last may be
+ * shorter), on any threads; returns 0 when all have ended, else a failure. Calls do not nest. */
+typedef int (*mover_parallel_for)(void *host, int64_t begin, int64_t end, int64_t grain, mover_body body, void *ctx);
+
+/* C (n x m) = op(A) (n x d) * op(B) (d x m), all row-major with leading dimensions lda, ldb, ldc; op is the transpose
+ * where the flag is not 0. C is overwritten and may hold anything, NaN included. Must accumulate at least in the
+ * precision of `dtype`. Returns 0, else a failure. Called from the thread that called the library. */
+typedef int (*mover_gemm)(void *host, mover_dtype dtype, int transpose_a, int transpose_b, int64_t n, int64_t m,
+                          int64_t d, const void *a, int64_t lda, const void *b, int64_t ldb, void *c, int64_t ldc);
+
+typedef struct mover_exec {
+    mover_backend backend;           /* 0: CPU */
+    mover_parallel_for parallel_for; /* NULL: the calling thread does everything */
+    mover_gemm gemm;                 /* NULL: the library's own loops */
+    void *host;                      /* handed to both functions */
+    void *stream;                    /* CUDA only: cudaStream_t */
+    void *blas;                      /* CUDA only: cublasHandle_t */
+    void *solver;                    /* CUDA only: cusolverDnHandle_t */
+} mover_exec;
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * cost: squared Euclidean distances
+ *
+ *     cost[b,i,j] = sum_t (x[b,i,t] - y[b,j,t])^2
+ *
+ * Relative error at most 1e-5 (float) or 1e-10 (double) however close the rows are; 0 exactly for equal rows.
+ */
+
+typedef struct mover_cost_desc {
+    mover_dtype dtype;
+    int64_t batch, n, m, d; /* >= 0 */
+    mover_precision precision;
+} mover_cost_desc;
+
+MOVER_API mover_status mover_cost_forward_workspace_size(const mover_cost_desc *desc, size_t *bytes);
+MOVER_API mover_status mover_cost_backward_workspace_size(const mover_cost_desc *desc, size_t *bytes);
+
+/* x (batch, n, d), y (batch, m, d) -> cost (batch, n, m) */
+MOVER_API mover_status mover_cost_forward(const mover_cost_desc *desc, const void *x, const void *y, void *cost,
+                                          void *workspace, size_t bytes, const mover_exec *exec);
+
+/* grad_cost (batch, n, m) -> grad_x (batch, n, d), grad_y (batch, m, d); either may be NULL. */
+MOVER_API mover_status mover_cost_backward(const mover_cost_desc *desc, const void *x, const void *y,
+                                           const void *grad_cost, void *grad_x, void *grad_y, void *workspace,
+                                           size_t bytes, const mover_exec *exec);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * sinkhorn: entropic optimal transport
+ *
+ *     plan = argmin_P  <P, cost> + epsilon KL(P | a b^T)   over P >= 0 with P 1 = a and P^T 1 = b
+ *     plan[i,j] = a_i b_j exp((f_i + g_j - cost[i,j]) / epsilon),   <f, a> = <g, b>
+ *
+ * a (batch, n) and b (batch, m) are masses >= 0 with equal sums; NULL means uniform, 1/n and 1/m. A row of mass 0 has
+ * a plan of 0 and, as its potential, its soft c-transform. Different sizes in one batch: pad with mass 0.
+ *
+ * n_iter (batch) int32     iterations applied; one iteration updates both potentials.
+ * marginal_error (batch)   |P 1 - a|_1 + |P^T 1 - b|_1 of the plan that is returned.
+ * Iterations end once the error is at most tol, at the latest after max_iter. `tol` is raised to what the type reaches:
+ * max(2e-6, 4e-8/epsilon) for float, 1e-13 + 1e-16/epsilon for double.
+ */
+
+typedef struct mover_sinkhorn_desc {
+    mover_dtype dtype;
+    int64_t batch, n, m; /* >= 0 */
+    double epsilon;      /* > 0 */
+    double tol;          /* >= 0 */
+    int32_t max_iter;    /* >= 1 */
+    mover_solver solver;
+} mover_sinkhorn_desc;
+
+MOVER_API mover_status mover_sinkhorn_forward_workspace_size(const mover_sinkhorn_desc *desc, size_t *bytes);
+MOVER_API mover_status mover_sinkhorn_backward_workspace_size(const mover_sinkhorn_desc *desc, size_t *bytes);
+
+/* cost (batch, n, m), a, b -> plan (batch, n, m), f (batch, n), g (batch, m), n_iter, marginal_error. All outputs are
+ * wanted. */
+MOVER_API mover_status mover_sinkhorn_forward(const mover_sinkhorn_desc *desc, const void *cost, const void *a,
+                                              const void *b, void *plan, void *f, void *g, int32_t *n_iter,
+                                              void *marginal_error, void *workspace, size_t bytes,
+                                              const mover_exec *exec);
+
+/* The exact gradient of the converged plan, by conjugate gradients on the linear system of the optimality
+ * conditions; nothing but the plan is needed.
+ * plan (batch, n, m), grad_plan (batch, n, m) -> grad_cost (batch, n, m), grad_a (batch, n), grad_b (batch, m).
+ * grad_a and grad_b are defined up to a constant each and returned with <grad_a, P 1> = <grad_b, P^T 1> = 0; both may
+ * be NULL. */
+MOVER_API mover_status mover_sinkhorn_backward(const mover_sinkhorn_desc *desc, const void *plan, const void *grad_plan,
+                                               void *grad_cost, void *grad_a, void *grad_b, void *workspace,
+                                               size_t bytes, const mover_exec *exec);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * transport: cost and sinkhorn in one call, for many pairs of point sets at once
+ */
+
+typedef struct mover_transport_desc {
+    mover_dtype dtype;
+    int64_t batch, n, m, d; /* >= 0 */
+    double epsilon;         /* > 0 */
+    double tol;             /* >= 0 */
+    int32_t max_iter;       /* >= 1 */
+    mover_solver solver;
+    mover_precision precision;
+} mover_transport_desc;
+
+MOVER_API mover_status mover_transport_forward_workspace_size(const mover_transport_desc *desc, size_t *bytes);
+MOVER_API mover_status mover_transport_backward_workspace_size(const mover_transport_desc *desc, size_t *bytes);
+
+/* x (batch, n, d), y (batch, m, d), a, b -> plan, cost (batch, n, m), f (batch, n), g (batch, m), n_iter,
+ * marginal_error. All outputs are wanted. */
+MOVER_API mover_status mover_transport_forward(const mover_transport_desc *desc, const void *x, const void *y,
+                                               const void *a, const void *b, void *plan, void *cost, void *f, void *g,
+                                               int32_t *n_iter, void *marginal_error, void *workspace, size_t bytes,
+                                               const mover_exec *exec);
+
+/* grad_plan and grad_cost (batch, n, m), either may be NULL (not both) -> grad_x (batch, n, d), grad_y (batch, m, d),
+ * grad_a (batch, n), grad_b (batch, m); each may be NULL. */
+MOVER_API mover_status mover_transport_backward(const mover_transport_desc *desc, const void *x, const void *y,
+                                                const void *plan, const void *grad_plan, const void *grad_cost,
+                                                void *grad_x, void *grad_y, void *grad_a, void *grad_b, void *workspace,
+                                                size_t bytes, const mover_exec *exec);
+
+/* The optimal value, <P, cost> + epsilon KL(P | a b^T) = <f, a> + <g, b>, without returning the plan. */
+
+MOVER_API mover_status mover_transport_value_forward_workspace_size(const mover_transport_desc *desc, size_t *bytes);
+MOVER_API mover_status mover_transport_value_backward_workspace_size(const mover_transport_desc *desc, size_t *bytes);
+
+/* x, y, a, b -> value (batch), f (batch, n), g (batch, m) */
+MOVER_API mover_status mover_transport_value_forward(const mover_transport_desc *desc, const void *x, const void *y,
+                                                     const void *a, const void *b, void *value, void *f, void *g,
+                                                     void *workspace, size_t bytes, const mover_exec *exec);
+
+/* By the envelope theorem: no linear solve. f and g are those of the forward call.
+ * grad_value (batch) -> grad_x, grad_y, grad_a, grad_b; each may be NULL. grad_a and grad_b are returned with
+ * <grad_a, a> = <grad_b, b> = 0. */
+MOVER_API mover_status mover_transport_value_backward(const mover_transport_desc *desc, const void *x, const void *y,
+                                                      const void *a, const void *b, const void *f, const void *g,
+                                                      const void *grad_value, void *grad_x, void *grad_y, void *grad_a,
+                                                      void *grad_b, void *workspace, size_t bytes,
+                                                      const mover_exec *exec);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * gram: Gram matrices and their log-determinants
+ */
+
+typedef struct mover_gram_desc {
+    mover_dtype dtype;
+    int64_t batch, k, d; /* batch, d >= 0, k >= 1 */
+} mover_gram_desc;
+
+/* v (batch, k, d) -> gram (batch, k, k), gram[b,r,s] = sum_t v[b,r,t] v[b,s,t], accumulated in double. */
+MOVER_API mover_status mover_gram_forward(const mover_gram_desc *desc, const void *v, void *gram,
+                                          const mover_exec *exec);
+
+/* grad_gram (batch, k, k), not necessarily symmetric -> grad_v (batch, k, d) */
+MOVER_API mover_status mover_gram_backward(const mover_gram_desc *desc, const void *v, const void *grad_gram,
+                                           void *grad_v, const mover_exec *exec);
+
+typedef struct mover_logdet_desc {
+    mover_dtype dtype;
+    int64_t batch, k; /* batch >= 0, k >= 1 */
+    mover_factorization factorization;
+} mover_logdet_desc;
+
+MOVER_API mover_status mover_logdet_workspace_size(const mover_logdet_desc *desc, size_t *bytes);
+
+/* The log-determinant of symmetric positive definite matrices by Cholesky, in double; only the lower triangle is read.
+ * gram (batch, k, k) -> logdet (batch), info (batch) int32: 0, or the 1-based order of the first leading minor that is
+ * not positive; logdet is -inf there. */
+MOVER_API mover_status mover_logdet_forward(const mover_logdet_desc *desc, const void *gram, void *logdet,
+                                            int32_t *info, void *workspace, size_t bytes, const mover_exec *exec);
+
+/* grad_logdet (batch) -> grad_gram (batch, k, k) = grad_logdet gram^-1, symmetric; 0 where info > 0. */
+MOVER_API mover_status mover_logdet_backward(const mover_logdet_desc *desc, const void *gram, const void *grad_logdet,
+                                             void *grad_gram, void *workspace, size_t bytes, const mover_exec *exec);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * volume: the volume of a parallelotope
+ *
+ *     volume[b] = sqrt(det(V V^T) + eps^2),   V = v[b] (k, d), any vectors
+ *
+ * Computed in double from differences of the rows: nearly parallel rows keep their digits. A group whose rows are
+ * linearly dependent to working precision has volume eps and gradient 0.
+ */
+
+enum { MOVER_MAX_K = 8 }; /* the largest group of volume and scores */
+
+typedef struct mover_volume_desc {
+    mover_dtype dtype;
+    int64_t batch, k, d; /* batch, d >= 0, 1 <= k <= MOVER_MAX_K */
+    double eps;          /* >= 0 */
+} mover_volume_desc;
+
+/* v (batch, k, d) -> volume (batch) */
+MOVER_API mover_status mover_volume_forward(const mover_volume_desc *desc, const void *v, void *volume,
+                                            const mover_exec *exec);
+
+/* grad_volume (batch) -> grad_v (batch, k, d) */
+MOVER_API mover_status mover_volume_backward(const mover_volume_desc *desc, const void *v, const void *grad_volume,
+                                             void *grad_v, const mover_exec *exec);
+
+/* The sum over all triples of three sets of unit rows, from their squared distances alone:
+ *
+ *     value = sum_{i,j,l} p12[i,j] p13[i,l] p23[j,l] Vol(i, j, l)
+ *
+ * Vol is the volume spanned by row i of set 1, row j of set 2 and row l of set 3; c12 (n1, n2), c13 (n1, n3) and
+ * c23 (n2, n3) are the squared distances between them. Memory grows with the squares of the sizes only. */
+
+typedef struct mover_expected_volume_desc {
+    mover_dtype dtype;
+    int64_t n1, n2, n3; /* >= 0 */
+} mover_expected_volume_desc;
+
+MOVER_API mover_status mover_expected_volume_forward_workspace_size(const mover_expected_volume_desc *desc,
+                                                                    size_t *bytes);
+MOVER_API mover_status mover_expected_volume_backward_workspace_size(const mover_expected_volume_desc *desc,
+                                                                     size_t *bytes);
+
+/* p12, p13, p23: weights of the shapes of c12, c13, c23; each may be NULL: ones. -> value (1) */
+MOVER_API mover_status mover_expected_volume_forward(const mover_expected_volume_desc *desc, const void *c12,
+                                                     const void *c13, const void *c23, const void *p12, const void *p13,
+                                                     const void *p23, void *value, void *workspace, size_t bytes,
+                                                     const mover_exec *exec);
+
+/* grad_value (1) -> the six gradients; each may be NULL. */
+MOVER_API mover_status mover_expected_volume_backward(const mover_expected_volume_desc *desc, const void *c12,
+                                                      const void *c13, const void *c23, const void *p12,
+                                                      const void *p13, const void *p23, const void *grad_value,
+                                                      void *grad_c12, void *grad_c13, void *grad_c23, void *grad_p12,
+                                                      void *grad_p13, void *grad_p23, void *workspace, size_t bytes,
+                                                      const mover_exec *exec);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * scores: every anchor against every group
+ *
+ *     scores[i,j] = Vol(anchor[i], others[j,0], ..., others[j,k-2])
+ *
+ * Rows are unit vectors. With alpha(p, q) = |p - q|^2 / 2, which is 1 - cos for unit rows, the score is a function of
+ * the alphas alone; its gradient is that of this function.
+ */
+
+typedef struct mover_volume_scores_desc {
+    mover_dtype dtype;
+    int64_t n, m, k, d; /* n, m, d >= 0, 2 <= k <= MOVER_MAX_K; k counts the anchor */
+    mover_score score;
+    mover_precision precision;
+} mover_volume_scores_desc;
+
+MOVER_API mover_status mover_volume_scores_forward_workspace_size(const mover_volume_scores_desc *desc, size_t *bytes);
+MOVER_API mover_status mover_volume_scores_backward_workspace_size(const mover_volume_scores_desc *desc, size_t *bytes);
+
+/* anchor (n, d), others (m, k-1, d), mask (m, k-1) uint8 or NULL (must be NULL in this version) -> scores (n, m) */
+MOVER_API mover_status mover_volume_scores_forward(const mover_volume_scores_desc *desc, const void *anchor,
+                                                   const void *others, const uint8_t *mask, void *scores,
+                                                   void *workspace, size_t bytes, const mover_exec *exec);
+
+/* grad_scores (n, m) -> grad_anchor (n, d), grad_others (m, k-1, d); either may be NULL. */
+MOVER_API mover_status mover_volume_scores_backward(const mover_volume_scores_desc *desc, const void *anchor,
+                                                    const void *others, const uint8_t *mask, const void *grad_scores,
+                                                    void *grad_anchor, void *grad_others, void *workspace, size_t bytes,
+                                                    const mover_exec *exec);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

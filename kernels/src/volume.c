@@ -1,0 +1,114 @@
+/*
+ * volume.c: entry points of the volume stage, volumes of vectors and the sum over all triples: checks, then the
+ * backend.
+ */
+#include "../cpu/backend.h"
+
+/* ---- volume ----------------------------------------------------------------------------------------------------- */
+
+static mover_status check_volume(const char *function, const mover_volume_desc *desc, const mover_exec *exec) {
+    MOVER_TRY(mover_check_pointer(function, "desc", desc, 1));
+    MOVER_TRY(mover_check_dtype(function, desc->dtype));
+    MOVER_TRY(mover_check_size(function, "batch", desc->batch, 0));
+    MOVER_TRY(mover_check_size(function, "d", desc->d, 0));
+    if (desc->k < 1 || desc->k > MOVER_MAX_K)
+        return mover_fail(MOVER_ERROR_ARGUMENT, "%s: k must be between 1 and %d, got %lld", function, MOVER_MAX_K,
+                          (long long)desc->k);
+    if (!(desc->eps >= 0 && desc->eps <= 1e300))
+        return mover_fail(MOVER_ERROR_ARGUMENT, "%s: eps must be >= 0 and finite, got %g", function, desc->eps);
+    MOVER_TRY(mover_check_volume(function, desc->batch, desc->k, desc->d));
+    return mover_check_exec(function, exec);
+}
+
+mover_status mover_volume_forward(const mover_volume_desc *desc, const void *v, void *volume, const mover_exec *exec) {
+    static const char function[] = "mover_volume_forward";
+    MOVER_TRY(check_volume(function, desc, exec));
+    MOVER_TRY(mover_check_pointer(function, "v", v, desc->batch * desc->k * desc->d));
+    MOVER_TRY(mover_check_pointer(function, "volume", volume, desc->batch));
+    if (desc->batch == 0) return MOVER_OK;
+    if (desc->dtype == MOVER_FLOAT32) return mover_cpu_volume_forward_f32(desc, v, volume, exec);
+    return mover_cpu_volume_forward_f64(desc, v, volume, exec);
+}
+
+mover_status mover_volume_backward(const mover_volume_desc *desc, const void *v, const void *grad_volume, void *grad_v,
+                                   const mover_exec *exec) {
+    static const char function[] = "mover_volume_backward";
+    MOVER_TRY(check_volume(function, desc, exec));
+    const int64_t count = desc->batch * desc->k * desc->d;
+    MOVER_TRY(mover_check_pointer(function, "v", v, count));
+    MOVER_TRY(mover_check_pointer(function, "grad_volume", grad_volume, desc->batch));
+    MOVER_TRY(mover_check_pointer(function, "grad_v", grad_v, count));
+    if (count == 0) return MOVER_OK;
+    if (desc->dtype == MOVER_FLOAT32) return mover_cpu_volume_backward_f32(desc, v, grad_volume, grad_v, exec);
+    return mover_cpu_volume_backward_f64(desc, v, grad_volume, grad_v, exec);
+}
+
+/* ---- expected volume -------------------------------------------------------------------------------------------- */
+
+static mover_status expected_size(const char *function, const mover_expected_volume_desc *desc, int backward,
+                                  size_t *bytes) {
+    MOVER_TRY(mover_check_pointer(function, "desc", desc, 1));
+    MOVER_TRY(mover_check_dtype(function, desc->dtype));
+    MOVER_TRY(mover_check_size(function, "n1", desc->n1, 0));
+    MOVER_TRY(mover_check_size(function, "n2", desc->n2, 0));
+    MOVER_TRY(mover_check_size(function, "n3", desc->n3, 0));
+    MOVER_TRY(mover_check_volume(function, desc->n1, desc->n2, 1));
+    MOVER_TRY(mover_check_volume(function, desc->n1, desc->n3, 1));
+    MOVER_TRY(mover_check_volume(function, desc->n2, desc->n3, 1));
+    MOVER_TRY(mover_check_pointer(function, "bytes", bytes, 1));
+    mover_arena arena = {0};
+    if (desc->dtype == MOVER_FLOAT32)
+        (backward ? mover_cpu_expected_volume_backward_layout_f32 : mover_cpu_expected_volume_layout_f32)(desc, &arena);
+    else
+        (backward ? mover_cpu_expected_volume_backward_layout_f64 : mover_cpu_expected_volume_layout_f64)(desc, &arena);
+    return mover_arena_size(function, &arena, bytes);
+}
+
+mover_status mover_expected_volume_forward_workspace_size(const mover_expected_volume_desc *desc, size_t *bytes) {
+    return expected_size("mover_expected_volume_forward_workspace_size", desc, 0, bytes);
+}
+
+mover_status mover_expected_volume_backward_workspace_size(const mover_expected_volume_desc *desc, size_t *bytes) {
+    return expected_size("mover_expected_volume_backward_workspace_size", desc, 1, bytes);
+}
+
+static mover_status check_costs(const char *function, const mover_expected_volume_desc *desc, const void *c12,
+                                const void *c13, const void *c23, const mover_exec *exec) {
+    MOVER_TRY(mover_check_exec(function, exec));
+    MOVER_TRY(mover_check_pointer(function, "c12", c12, desc->n1 * desc->n2));
+    MOVER_TRY(mover_check_pointer(function, "c13", c13, desc->n1 * desc->n3));
+    return mover_check_pointer(function, "c23", c23, desc->n2 * desc->n3);
+}
+
+mover_status mover_expected_volume_forward(const mover_expected_volume_desc *desc, const void *c12, const void *c13,
+                                           const void *c23, const void *p12, const void *p13, const void *p23,
+                                           void *value, void *workspace, size_t bytes, const mover_exec *exec) {
+    static const char function[] = "mover_expected_volume_forward";
+    size_t needed;
+    MOVER_TRY(expected_size(function, desc, 0, &needed));
+    MOVER_TRY(check_costs(function, desc, c12, c13, c23, exec));
+    MOVER_TRY(mover_check_pointer(function, "value", value, 1));
+    MOVER_TRY(mover_check_workspace(function, workspace, bytes, needed));
+    if (desc->dtype == MOVER_FLOAT32)
+        return mover_cpu_expected_volume_forward_f32(desc, c12, c13, c23, p12, p13, p23, value, workspace, exec);
+    return mover_cpu_expected_volume_forward_f64(desc, c12, c13, c23, p12, p13, p23, value, workspace, exec);
+}
+
+mover_status mover_expected_volume_backward(const mover_expected_volume_desc *desc, const void *c12, const void *c13,
+                                            const void *c23, const void *p12, const void *p13, const void *p23,
+                                            const void *grad_value, void *grad_c12, void *grad_c13, void *grad_c23,
+                                            void *grad_p12, void *grad_p13, void *grad_p23, void *workspace,
+                                            size_t bytes, const mover_exec *exec) {
+    static const char function[] = "mover_expected_volume_backward";
+    size_t needed;
+    MOVER_TRY(expected_size(function, desc, 1, &needed));
+    MOVER_TRY(check_costs(function, desc, c12, c13, c23, exec));
+    MOVER_TRY(mover_check_pointer(function, "grad_value", grad_value, 1));
+    MOVER_TRY(mover_check_workspace(function, workspace, bytes, needed));
+    if (desc->dtype == MOVER_FLOAT32)
+        return mover_cpu_expected_volume_backward_f32(desc, c12, c13, c23, p12, p13, p23, grad_value, grad_c12,
+                                                      grad_c13, grad_c23, grad_p12, grad_p13, grad_p23, workspace,
+                                                      exec);
+    return mover_cpu_expected_volume_backward_f64(desc, c12, c13, c23, p12, p13, p23, grad_value, grad_c12, grad_c13,
+                                                  grad_c23, grad_p12, grad_p13, grad_p23, workspace, exec);
+}
