@@ -1,0 +1,190 @@
+"""Every setting of a run, typed, in one tree.
+
+A configuration is read once (YAML file, then command line), checked here, and passed down in pieces:
+`DataConfig` to the data, `ModelConfig` to the model, and so on. Unknown keys and impossible values are errors
+that name the field. Units are in the field names or their descriptions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Modality = Literal["text", "video", "audio"]
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A group of settings. Refuses unknown keys; immutable once built."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class DataConfig(Section):
+    """What is read, and how a clip becomes tensors."""
+
+    manifest: Path = Field(Path("manifest.jsonl"), description="JSON-lines manifest, one row per clip")
+    tokenizer: Path | None = Field(None, description="tokenizer.json; default: beside the manifest")
+    train_split: str = Field("train", description="rows of the manifest to train on")
+    validation_split: str = Field("val", description="rows used to choose the best checkpoint")
+    test_split: str = Field("test", description="rows used by evaluation")
+    frames: PositiveInt = Field(8, description="frames per clip, one from each of as many equal parts")
+    image_size: PositiveInt = Field(224, description="height and width of a frame, pixels")
+    sample_rate: PositiveInt = Field(16000, description="audio samples per second")
+    audio_seconds: PositiveFloat = Field(10.0, description="length of an audio window, seconds")
+    max_tokens: PositiveInt = Field(40, description="tokens of a caption, special tokens included")
+    cache: Literal["none", "memory"] = Field("none", description="memory: decode each clip once and keep it")
+    workers: NonNegativeInt = Field(2, description="decoding threads or processes")
+
+
+class TextTowerConfig(Section):
+    """A RoBERTa encoder; the defaults are roberta-base."""
+
+    checkpoint: Path | None = Field(None, description="local folder of a checkpoint; default: random weights")
+    hidden_size: PositiveInt = Field(768, description="width of the tower")
+    layers: PositiveInt = Field(12, description="transformer layers")
+    heads: PositiveInt = Field(12, description="attention heads; must divide the width")
+    intermediate_size: PositiveInt = Field(3072, description="width inside the feed-forward blocks")
+    dropout: Fraction = Field(0.1, description="dropout of the tower, training only")
+
+
+class VideoTowerConfig(Section):
+    """A ViT encoder applied per frame, then a temporal transformer and the mean; the defaults are ViT-B/16."""
+
+    checkpoint: Path | None = Field(None, description="local folder of a checkpoint; default: random weights")
+    hidden_size: PositiveInt = Field(768, description="width of the tower")
+    layers: PositiveInt = Field(12, description="transformer layers")
+    heads: PositiveInt = Field(12, description="attention heads; must divide the width")
+    intermediate_size: PositiveInt = Field(3072, description="width inside the feed-forward blocks")
+    patch_size: PositiveInt = Field(16, description="side of a square patch, pixels")
+    temporal_layers: NonNegativeInt = Field(0, description="transformer layers over frames, identity at the start")
+    dropout: Fraction = Field(0.0, description="dropout of the tower, training only")
+
+
+class AudioTowerConfig(Section):
+    """A BEATs encoder; the defaults are BEATs iter3."""
+
+    checkpoint: Path | None = Field(None, description="official .pt file; default: random weights")
+    hidden_size: PositiveInt = Field(768, description="width of the tower")
+    layers: PositiveInt = Field(12, description="transformer layers")
+    heads: PositiveInt = Field(12, description="attention heads; must divide the width")
+    intermediate_size: PositiveInt = Field(3072, description="width inside the feed-forward blocks")
+    embed_dim: PositiveInt = Field(512, description="width of the patch embedding")
+    patch_size: PositiveInt = Field(16, description="side of a square patch of the spectrogram")
+    conv_pos: PositiveInt = Field(128, description="kernel of the convolutional positions")
+    conv_pos_groups: PositiveInt = Field(16, description="groups of that convolution")
+    dropout: Fraction = Field(0.1, description="dropout of the tower, training only")
+
+
+class ModelConfig(Section):
+    """Three towers and the projections into the shared space."""
+
+    embed_dim: PositiveInt = Field(512, description="width d of the shared space")
+    text: TextTowerConfig = TextTowerConfig()
+    video: VideoTowerConfig = VideoTowerConfig()
+    audio: AudioTowerConfig = AudioTowerConfig()
+
+
+class TransportConfig(Section):
+    """Entropic optimal transport between the modalities of a batch."""
+
+    epsilon: PositiveFloat = Field(0.1, description="entropic weight, in units of squared distance")
+    max_iter: PositiveInt = Field(100, description="bound on Sinkhorn iterations")
+    tol: NonNegativeFloat = Field(1e-3, description="L1 error of the marginals to stop at")
+    solver: Literal["auto", "sinkhorn"] = Field("auto", description="how the plans are solved for")
+    plan_gradient: Literal["detached", "implicit"] = Field(
+        "detached", description="implicit: the loss also differentiates through the plan"
+    )
+
+
+class ObjectiveConfig(Section):
+    """Weights and options of the loss terms. A preset sets the three weights; explicit weights win over it."""
+
+    preset: Literal["mover", "mover-paper", "gram", "pairwise"] = Field(
+        "mover",
+        description="mover: all three terms; mover-paper: without pairwise; gram: volume contrast; pairwise",
+    )
+    mover: NonNegativeFloat | None = Field(None, description="weight of the transport-weighted volume (eq. 8)")
+    volume_contrastive: NonNegativeFloat | None = Field(None, description="weight of the volume contrast (eq. 9-10)")
+    pairwise: NonNegativeFloat | None = Field(None, description="weight of the pairwise InfoNCE")
+    anchor: Modality = Field("text", description="anchor of the star weights and of the volume contrast")
+    mover_start: Fraction = Field(0.0, description="share of the run after which the mover term begins")
+    mover_warmup: Fraction = Field(0.1, description="share of the run over which it rises to its weight")
+    temperature: PositiveFloat = Field(0.07, description="first temperature of both contrasts; learned as a logarithm")
+    learn_temperature: bool = Field(True, description="false: the temperatures stay as they begin")
+    label_smoothing: Fraction = Field(0.1, description="label smoothing of both contrasts")
+    denominator: Literal["all", "negatives"] = Field(
+        "all", description="negatives: leave the positive out of the denominator, as eq. 9 is printed"
+    )
+    transport: TransportConfig = TransportConfig()
+
+
+class OptimizerConfig(Section):
+    """AdamW with a warm-up and a cosine decay."""
+
+    lr: PositiveFloat = Field(1e-3, description="peak learning rate of heads, temperatures and temporal layers")
+    tower_lr: PositiveFloat | None = Field(None, description="peak learning rate of the towers; default: lr")
+    weight_decay: NonNegativeFloat = Field(0.01, description="of matrices; biases, norms, temperatures have none")
+    betas: tuple[Decay, Decay] = Field((0.9, 0.98), description="moment decays of AdamW")
+    warmup_fraction: Fraction = Field(0.1, description="share of the steps with rising learning rate")
+    final_lr_fraction: Fraction = Field(0.0, description="learning rate at the end, as a share of the peak")
+    clip_norm: PositiveFloat | None = Field(1.0, description="bound on the norm of the gradient")
+
+
+class TrainConfig(Section):
+    """The loop."""
+
+    steps: PositiveInt = Field(10000, description="optimiser steps of the whole run")
+    batch_size: PositiveInt = Field(64, description="clips per step")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast of the towers")
+    validate_every: PositiveInt = Field(500, description="steps between validations")
+    checkpoint_every: PositiveInt = Field(500, description="steps between checkpoints")
+    log_every: PositiveInt = Field(10, description="steps between lines of log.jsonl")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    threads: NonNegativeInt = Field(0, description="CPU threads of torch; 0: all cores")
+
+
+class EvaluateConfig(Section):
+    """Retrieval evaluation."""
+
+    batch_size: PositiveInt = Field(64, description="clips encoded at once")
+    missing: Literal["drop", "fail"] = Field(
+        "fail", description="a clip without a modality: drop it from the directions that need it, or fail"
+    )
+    score: Literal["volume"] = Field("volume", description="score of the joint directions")
+
+
+class Config(Section):
+    """One run."""
+
+    name: str = Field("run", min_length=1, pattern=r"^[\w.-]+$", description="results go to <output>/<name>")
+    output: Path = Field(Path("runs"), description="folder of all runs")
+    seed: NonNegativeInt = Field(0, description="of weights, batches, sampling and dropout")
+    modalities: tuple[Modality, ...] = Field(("text", "video", "audio"), description="what is trained and evaluated")
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        if len(set(self.modalities)) != len(self.modalities) or len(self.modalities) < 2:
+            raise ValueError(f"modalities: at least two different ones, got {list(self.modalities)}")
+        if self.objective.anchor not in self.modalities:
+            anchor = self.objective.anchor
+            raise ValueError(f"objective.anchor: '{anchor}' is not among modalities {list(self.modalities)}")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where the run keeps its checkpoints, logs and results."""
+        return self.output / self.name

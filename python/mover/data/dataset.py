@@ -1,0 +1,163 @@
+"""The clips of one split as samples: which clips can be used, and what is drawn from each."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from mover.config import DataConfig
+from mover.data.collate import Collate, Sample
+from mover.data.decoded import Decoded, MemoryStore
+from mover.data.manifest import Clip
+from mover.data.media import MediaError, read_pcm, read_video
+from mover.data.sampling import CAPTION, FRAMES, WINDOW, cut_window, frame_times, generator
+from mover.data.tokenizer import Tokenizer
+from mover.errors import UserError
+
+_log = logging.getLogger("mover.data")
+
+
+class ClipDataset:
+    """Samples of the clips that have every modality of the run.
+
+    clips: the clips of one split (`select_split`).
+    config: what is read and how. modalities: those of the run. tokenizer: needed for text.
+    training: True: captions, frames and audio windows are drawn from (seed, epoch, position), and a clip that cannot be
+        used is left out, with a warning that names it. False: the first caption and the middle of everything, and a
+        clip that cannot be used is an error (`missing="fail"`) or left out and counted (`missing="drop"`).
+    Attributes: `clips`, those usable as far as the manifest knows, in order; `listed`, how many were given; `skipped`,
+    id to reason of every clip found unusable so far: after one pass over the data, N = listed - len(skipped).
+
+    Raises UserError for clips marked unusable in the manifest under `missing="fail"`, and when no clip is left.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        config: DataConfig,
+        modalities: Sequence[str],
+        tokenizer: Tokenizer | None,
+        *,
+        training: bool,
+        seed: int = 0,
+        missing: str = "fail",
+        progress: bool = True,
+    ) -> None:
+        if "text" in modalities and tokenizer is None:
+            raise UserError("The run uses text, and no tokenizer was given. Load one with Tokenizer.for_data(config).")
+        self.config, self.modalities, self.seed = config, tuple(modalities), seed
+        self.training, self.missing = training, missing
+        self.listed = len(clips)
+        self.skipped: dict[str, str] = {}
+        self.collate = Collate(modalities, tokenizer)
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._failed: dict[int, MediaError] = {}
+        self._store: MemoryStore | None = None
+        self.clips: list[Clip] = []
+        for clip in clips:
+            fault = self._fault(clip)
+            if fault is None:
+                self.clips.append(clip)
+            else:
+                self._skip(clip, fault)
+        if not self.clips:
+            raise UserError(
+                f"None of {self.listed} clips can be used; the last one: {fault if clips else 'none was given'}. "
+                "Check the manifest and the media it names."
+            )
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def _fault(self, clip: Clip) -> str | None:
+        """Why the manifest rules a clip out, or None."""
+        for modality in self.modalities:
+            if not clip.present(modality):
+                state = "missing" if modality == "text" else clip.status.get(modality, "missing")
+                return f"{'caption' if modality == 'text' else modality} {'missing' if state == 'ok' else state}"
+        return None
+
+    def _skip(self, clip: Clip, reason: str) -> None:
+        """Count a clip as unusable, or raise UserError where that is not allowed."""
+        if not self.training and self.missing != "drop":
+            raise UserError(
+                f"Clip '{clip.id}' of the split '{clip.split}' cannot be evaluated: {reason}. "
+                "Set evaluate.missing to drop to leave such clips out; the report then says how many."
+            )
+        with self._lock:
+            fresh = clip.id not in self.skipped
+            self.skipped[clip.id] = reason
+        if fresh:
+            _log.warning("Clip '%s' is left out: %s", clip.id, reason)
+
+    def prepare(self) -> None:
+        """With `cache="memory"`, decode every clip now, once. The loader calls it; a second call does nothing."""
+        if self.config.cache == "memory" and self._store is None:
+            self._store = MemoryStore(self.clips, self.config, self.modalities, self._progress)
+
+    def captions(self) -> tuple[list[str], np.ndarray]:
+        """All captions of all usable clips, in order, and int64 (C,): the position in `clips` of each one's owner."""
+        texts = [caption for clip in self.clips for caption in clip.captions]
+        owners = [index for index, clip in enumerate(self.clips) for _ in clip.captions]
+        return texts, np.array(owners, dtype=np.int64)
+
+    def sample(self, index: int, epoch: int = 0) -> Sample | None:
+        """Draw from clip `index`; the same arguments always give the same sample, with or without the cache.
+
+        None for a clip that cannot be decoded, which then counts as skipped. Raises UserError for it under
+        `missing="fail"`.
+        """
+        clip = self.clips[index]
+        try:
+            if index in self._failed:
+                raise self._failed[index]
+            return self._draw(index, clip, epoch)
+        except MediaError as error:
+            self._failed[index] = error
+            self._skip(clip, str(error))
+            return None
+
+    def _random(self, purpose: int, epoch: int, index: int) -> np.random.Generator | None:
+        return generator(self.seed, purpose, epoch, index) if self.training else None
+
+    def _draw(self, index: int, clip: Clip, epoch: int) -> Sample:
+        stored = None if self._store is None else self._store.entries[index]
+        if isinstance(stored, MediaError):
+            raise stored
+        caption = pixels = pcm = None
+        length = 0
+        if "text" in self.modalities:
+            random = self._random(CAPTION, epoch, index)
+            caption = clip.captions[0 if random is None else int(random.integers(len(clip.captions)))]
+        if "video" in self.modalities:
+            pixels = self._frames(clip, stored, self._random(FRAMES, epoch, index))
+        if "audio" in self.modalities:
+            window = max(1, round(self.config.audio_seconds * self.config.sample_rate))
+            pcm, length = cut_window(self._pcm(clip, stored), window, self._random(WINDOW, epoch, index))
+        return Sample(clip.id, index, caption, pixels, pcm, length)
+
+    def _frames(self, clip: Clip, stored: Decoded | None, random: np.random.Generator | None) -> np.ndarray:
+        """uint8 (F, 3, S, S)."""
+        count = self.config.frames
+        if stored is not None and stored.video is not None:
+            return stored.video.at(frame_times(stored.video.duration, count, random))
+        assert clip.video is not None
+        video = read_video(
+            clip.video,
+            self.config.image_size,
+            lambda duration: frame_times(duration, count, random),
+            start=clip.start,
+            duration=clip.duration,
+        )
+        return video.pixels
+
+    def _pcm(self, clip: Clip, stored: Decoded | None) -> np.ndarray:
+        """int16 (n,)."""
+        if stored is not None and stored.pcm is not None:
+            return stored.pcm
+        assert clip.audio is not None
+        return read_pcm(clip.audio, self.config.sample_rate, start=clip.start, duration=clip.duration)

@@ -1,0 +1,118 @@
+"""Batches: which clips make up each step, and threads that prepare batches ahead of the training loop.
+
+Training: step s is batch s mod S of epoch s div S, S = clips div batch size. Its clips come from the epoch's
+permutation; a clip that cannot be decoded is replaced by the first one, in an order of its own, not in the batch yet.
+So a step yields the same batch whatever came before it, always full, never with a clip twice.
+Evaluation: the clips in order; the last batch may be smaller.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from mover.data.collate import Batch, Sample
+from mover.data.dataset import ClipDataset
+from mover.data.sampling import SUBSTITUTE, epoch_order, generator
+from mover.errors import UserError
+
+
+class Loader:
+    """Iterates over batches. Each call of `iter` starts again at `start_step` with threads of its own.
+
+    steps_per_epoch: batches in one pass over the clips.
+    """
+
+    def __init__(self, dataset: ClipDataset, batch_size: int, start_step: int = 0, steps: int | None = None) -> None:
+        self.dataset, self.batch_size = dataset, batch_size
+        count = len(dataset)
+        if dataset.training and count < batch_size:
+            raise UserError(
+                f"A batch of {batch_size} needs as many clips, and only {count} of {dataset.listed} can be used. "
+                "Set train.batch_size to less."
+            )
+        self.steps_per_epoch = count // batch_size if dataset.training else -(-count // batch_size)
+        self.start_step = start_step
+        self.steps = steps if dataset.training or steps is not None else self.steps_per_epoch
+
+    def __len__(self) -> int:
+        """Batches still to come. Raises TypeError for a training loader without an end."""
+        if self.steps is None:
+            raise TypeError("this loader has no end: it was made without 'steps'")
+        return max(0, self.steps - self.start_step)
+
+    def batch(self, step: int) -> Batch | None:
+        """The batch of a step. None in evaluation when not one of its clips could be decoded."""
+        samples = self._training_samples(step) if self.dataset.training else self._next_samples(step)
+        return self.dataset.collate(samples) if samples else None
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.dataset.prepare()
+        workers = self.dataset.config.workers
+        steps: Iterable[int] = itertools.count(self.start_step)
+        if self.steps is not None:
+            steps = range(self.start_step, self.steps)
+        if workers == 0:
+            yield from (batch for batch in map(self.batch, steps) if batch is not None)
+            return
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="mover-loader")
+        ahead: deque[Future[Batch | None]] = deque()
+        try:
+            for step in steps:
+                ahead.append(pool.submit(self.batch, step))
+                if len(ahead) > workers:
+                    yield from _finished(ahead)
+            while ahead:
+                yield from _finished(ahead)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _next_samples(self, step: int) -> list[Sample]:
+        first = step * self.batch_size
+        indices = range(first, min(first + self.batch_size, len(self.dataset)))
+        return [sample for sample in map(self.dataset.sample, indices) if sample is not None]
+
+    def _training_samples(self, step: int) -> list[Sample]:
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = epoch_order(len(self.dataset), self.dataset.seed, epoch)
+        chosen = [int(index) for index in order[position * self.batch_size : (position + 1) * self.batch_size]]
+        samples = [self.dataset.sample(index, epoch) for index in chosen]
+        taken = set(chosen)
+        return [
+            self._substitute(chosen[place], epoch, taken) if sample is None else sample
+            for place, sample in enumerate(samples)
+        ]
+
+    def _substitute(self, index: int, epoch: int, taken: set[int]) -> Sample:
+        """Another clip in the place of `index`, which cannot be decoded; added to `taken`."""
+        for other in map(int, generator(self.dataset.seed, SUBSTITUTE, epoch, index).permutation(len(self.dataset))):
+            if other in taken:
+                continue
+            taken.add(other)
+            sample = self.dataset.sample(other, epoch)
+            if sample is not None:
+                return sample
+        raise UserError(
+            f"A batch of {self.batch_size} needs as many clips, and {len(self.dataset.skipped)} of "
+            f"{self.dataset.listed} cannot be used, '{self.dataset.clips[index].id}' among them. "
+            "Repair the media or set train.batch_size to less."
+        )
+
+
+def make_loader(dataset: ClipDataset, batch_size: int, *, start_step: int = 0, steps: int | None = None) -> Loader:
+    """A loader whose cache, if the data section asks for one, is filled.
+
+    start_step, steps: the first step and the one before which to stop; a training loader without `steps` has no end,
+    an evaluation loader then makes one pass. Raises UserError when the clips do not fill a training batch.
+    """
+    loader = Loader(dataset, batch_size, start_step, steps)
+    dataset.prepare()
+    return loader
+
+
+def _finished(ahead: deque[Future[Batch | None]]) -> Iterator[Batch]:
+    batch = ahead.popleft().result()
+    if batch is not None:
+        yield batch

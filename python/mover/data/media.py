@@ -1,0 +1,294 @@
+"""Decoding: frames by presentation time, audio as mono samples, and errors that name the file.
+
+Containers are opened, read by one decoder thread and closed inside each call: nothing is shared between threads or
+processes, and calls may run side by side.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from mover.errors import UserError
+
+MIN_AUDIO_SECONDS = 0.2
+_PCM_SCALE = np.float32(1 / 32768)
+_REMEDY = {
+    "missing": "Put the file there, or drop the clip.",
+    "no_audio_track": "Drop the clip, or run without audio.",
+    "corrupt": "Fetch the file again, or drop the clip.",
+    "too_short": "Drop the clip, or correct its start in the manifest.",
+}
+
+
+class MediaError(UserError):
+    """A media file that cannot be used. `path` is the file, `status` a manifest status other than "ok"."""
+
+    def __init__(self, path: Path, status: str, detail: str) -> None:
+        super().__init__(f"{path}: {detail} (status {status}). {_REMEDY[status]}")
+        self.path = path
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Video:
+    """Frames of a clip.
+
+    pixels: uint8 (F, 3, S, S), red-green-blue. times: float64 (F,), seconds from the start of the clip, not decreasing.
+    duration: seconds.
+    """
+
+    pixels: np.ndarray
+    times: np.ndarray
+    duration: float
+
+    def at(self, times: np.ndarray) -> np.ndarray:
+        """uint8 (T, 3, S, S): the frames on screen at these times (T,): the last one that began, else the first."""
+        return self.pixels[shown_at(self.times, times)]
+
+
+def shown_at(frame_times: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """int64 (T,): index of the frame on screen at each time, given when each frame begins (F,), F >= 1."""
+    return np.maximum(np.searchsorted(frame_times, times, side="right") - 1, 0)
+
+
+def read_video(
+    path: Path,
+    size: int,
+    choose: Callable[[float], np.ndarray] | None = None,
+    *,
+    start: float | None = None,
+    duration: float | None = None,
+) -> Video:
+    """Decode frames of a file, scaled so that the shorter side is `size` pixels and cut to the central square.
+
+    choose: takes the duration of the clip in seconds and gives the times wanted, (T,) in any order; the result then has
+        T frames in that order, those on screen at the times wanted. Decoding ends after the last of them. None: all.
+    start, duration: with `start`, the clip is that part of the file, in seconds of the file; else the whole file.
+    Raises MediaError: missing, corrupt (cannot be decoded, ends long before it should) or too_short.
+    """
+    with _opened(path) as container:
+        stream = _track(path, container, "video")
+        end = _end(container, stream)
+        origin = _seek(container, start)
+        total = _window(path, end, start, duration)
+        wanted = None if choose is None else np.asarray(choose(total), dtype=np.float64)
+        pixels, times, reached = _collect(container, stream, origin, total, wanted, _Scaler(size))
+    if not pixels:
+        raise MediaError(path, "corrupt", "not one video frame could be decoded")
+    if reached < total - max(0.5, 0.1 * total):
+        raise MediaError(path, "corrupt", f"the video ends at {reached:.2f} s of {total:.2f} s")
+    frames, starts = np.stack(pixels), np.array(times)
+    if wanted is None:
+        return Video(frames, starts, total)
+    return Video(frames[shown_at(starts, wanted)], wanted, total)
+
+
+def read_pcm(path: Path, rate: int, *, start: float | None = None, duration: float | None = None) -> np.ndarray:
+    """int16 (n,): the first audio track as mono at `rate` samples per second, channels averaged.
+
+    start, duration: as in `read_video`. Raises MediaError: missing, no_audio_track, corrupt or too_short (less than
+    `MIN_AUDIO_SECONDS`).
+    """
+    with _opened(path) as container:
+        stream = _track(path, container, "audio")
+        exact = "mov" in container.format.name.split(",") and stream.duration is not None
+        end = _end(container, stream) if exact else None
+        origin = _seek(container, start)
+        limit = duration if start is not None else None
+        if end is not None:
+            limit = _window(path, end, start, duration)
+        most = None if limit is None else round(limit * rate)
+        samples, damaged = _resample(path, container, stream, origin, rate, most)
+    reached = len(samples) / rate
+    due = np.inf if most is None else most / rate
+    if (damaged or end is not None) and reached < due - max(0.5, 0.1 * due):
+        raise MediaError(path, "corrupt", f"the audio ends too soon, at {reached:.2f} s")
+    if len(samples) < MIN_AUDIO_SECONDS * rate:
+        seconds = len(samples) / rate
+        raise MediaError(path, "too_short", f"the audio has {seconds:.3f} s, at least {MIN_AUDIO_SECONDS} s are needed")
+    return samples
+
+
+def read_audio(path: Path, rate: int, *, start: float | None = None, duration: float | None = None) -> np.ndarray:
+    """float32 (n,) in [-1, 1): `read_pcm` divided by 2^15."""
+    return pcm_to_float(read_pcm(path, rate, start=start, duration=duration))
+
+
+def pcm_to_float(pcm: np.ndarray) -> np.ndarray:
+    """float32 in [-1, 1) from int16, any shape."""
+    return pcm.astype(np.float32) * _PCM_SCALE
+
+
+class _Scaler:
+    """Frames to uint8 (3, size, size)."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        ratio = self.size / min(frame.width, frame.height)
+        width, height = (max(self.size, round(side * ratio)) for side in (frame.width, frame.height))
+        scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BILINEAR", threads=1)
+        image = scaled.to_ndarray()  # (height, width, 3)
+        top, left = (height - self.size) // 2, (width - self.size) // 2
+        square = image[top : top + self.size, left : left + self.size]
+        return np.ascontiguousarray(square.transpose(2, 0, 1))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """An open container; whatever the decoder raises inside becomes a MediaError about this file."""
+    try:
+        # The scheme keeps a name with a colon or a leading dash from being read as something other than a file.
+        with av.open("file:" + os.path.abspath(path)) as container:
+            yield container
+    except av.error.FileNotFoundError:
+        raise MediaError(path, "missing", "there is no such file") from None
+    except (av.error.FFmpegError, OSError) as error:
+        detail = error.strerror or str(error)
+        raise MediaError(path, "corrupt", f"it cannot be decoded: {detail}") from None
+
+
+def _track(path: Path, container: Any, kind: str) -> Any:
+    """The first video or audio stream, cover pictures aside, set to decode in the calling thread."""
+    tracks = [stream for stream in container.streams if stream.type in ("video", "audio")]
+    picture = av.stream.Disposition.attached_pic
+    wanted = [stream for stream in tracks if stream.type == kind and not stream.disposition & picture]
+    if wanted and wanted[0].codec_context is not None:
+        wanted[0].codec_context.thread_count = 1
+        return wanted[0]
+    if wanted or not tracks or any(stream.codec_context is None for stream in tracks):
+        raise MediaError(path, "corrupt", f"its {kind} track has no known format")
+    raise MediaError(path, "corrupt" if kind == "video" else "no_audio_track", f"there is no {kind} track in this file")
+
+
+def _origin(container: Any) -> float:
+    return 0.0 if container.start_time is None else container.start_time / av.time_base
+
+
+def _end(container: Any, stream: Any) -> float:
+    """When the stream ends, seconds from the start of the file; by reading all packets where no header says so."""
+    if stream.duration is not None:
+        first = 0 if stream.start_time is None else stream.start_time
+        return float((first + stream.duration) * stream.time_base) - _origin(container)
+    end = 0.0
+    for packet in container.demux(stream):
+        if packet.pts is not None:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * stream.time_base) - _origin(container))
+    container.seek(0)
+    return end
+
+
+def _seek(container: Any, start: float | None) -> float:
+    """Go to the key frame at or before `start`; gives the timestamp, in seconds, at which the clip begins."""
+    origin = _origin(container) + (start or 0.0)
+    if start:
+        container.seek(int(origin * av.time_base), backward=True)
+    return origin
+
+
+def _window(path: Path, end: float, start: float | None, duration: float | None) -> float:
+    """Duration of the clip in seconds, of a track that ends at `end`."""
+    if start is None:
+        return max(end, 0.0)
+    if start >= end:
+        raise MediaError(path, "too_short", f"it ends at {end:.2f} s, and the clip starts at {start:.2f} s")
+    return end - start if duration is None else min(duration, end - start)
+
+
+def _frames(container: Any, stream: Any, damage: list[Exception]) -> Iterator[Any]:
+    """Decoded frames in presentation order. Packets that cannot be decoded are passed over and noted in `damage`."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError as error:
+            damage.append(error)
+            return
+        if packet is None:
+            return
+        try:
+            frames = packet.decode()
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError as error:
+            damage.append(error)
+            continue
+        yield from frames
+
+
+def _collect(
+    container: Any, stream: Any, origin: float, total: float, wanted: np.ndarray | None, scale: _Scaler
+) -> tuple[list[np.ndarray], list[float], float]:
+    """Frames of the clip as pixels and the times they begin; with `wanted`, only those on screen at these times.
+
+    The third value is where the frames ended, infinite when decoding stopped because all that was needed was there.
+    """
+    pixels: list[np.ndarray] = []
+    times: list[float] = []
+    queue = None if wanted is None else np.sort(wanted)
+    position = 0
+    before: tuple[float, Any] | None = None  # the last frame that began, not yet kept
+    last = reached = -np.inf
+    for frame in _frames(container, stream, []):
+        last = time = max(last, last if frame.time is None else frame.time - origin)
+        if before is not None and _needed(queue, position, before[0], time):
+            times.append(before[0])
+            pixels.append(scale(before[1]))
+            position = 0 if queue is None else int(np.searchsorted(queue, time, side="left"))
+        before = (time, frame)
+        reached = time + float(frame.duration * frame.time_base if frame.duration else 0)
+        if time >= total or (queue is not None and position >= len(queue)):
+            reached = np.inf
+            break
+    if before is not None and (before[0] < total or not pixels) and (queue is None or position < len(queue)):
+        times.append(before[0])
+        pixels.append(scale(before[1]))
+    return pixels, times, reached
+
+
+def _needed(queue: np.ndarray | None, position: int, begins: float, ends: float) -> bool:
+    """Whether a frame on screen from `begins` to `ends` is wanted; the first frame also serves all earlier times."""
+    if queue is None:
+        return ends > 0
+    return position < len(queue) and queue[position] < ends
+
+
+def _resample(
+    path: Path, container: Any, stream: Any, origin: float, rate: int, most: int | None
+) -> tuple[np.ndarray, bool]:
+    """int16 samples from the clip's beginning, at most `most`, and whether any packet could not be decoded."""
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
+    damage: list[Exception] = []
+    pieces: list[np.ndarray] = []
+    skip: int | None = None
+    count = 0
+    for frame in _frames(container, stream, damage):
+        if skip is None:
+            skip = max(0, round((origin - frame.time) * rate)) if frame.time is not None else 0
+        frame.pts = None
+        try:
+            fresh = [piece.to_ndarray()[0] for piece in resampler.resample(frame)]
+        except ValueError as error:
+            raise MediaError(path, "corrupt", f"the audio changes its format on the way: {error}") from None
+        pieces += fresh
+        count += sum(map(len, fresh))
+        if most is not None and count >= skip + most:
+            break
+    else:
+        if pieces:
+            pieces += [piece.to_ndarray()[0] for piece in resampler.resample(None)]
+    samples = np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
+    samples = samples[skip or 0 :]
+    return np.ascontiguousarray(samples if most is None else samples[:most]), bool(damage)

@@ -1,0 +1,197 @@
+"""The folder of the embedded data set.
+
+MSRVTT_data.json   annotations as MSR-VTT has them
+audiocaps/*.csv    the same captions as AudioCaps has them
+videos/*.mp4       the clips
+manifest.jsonl     what the MSR-VTT importer makes of the above
+tokenizer.json     byte-level BPE trained on the training captions
+clips.csv          what is in each clip; nothing reads it but people
+dataset.json       the settings, and the sign that the folder is ours and complete
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from mover.data.importers import IMPORTERS
+from mover.data.importers.audiocaps import COLUMNS as AUDIOCAPS_COLUMNS
+from mover.data.importers.msrvtt import ANNOTATIONS
+from mover.data.manifest import write_atomically, write_manifest
+from mover.data.progress import progress_bar
+from mover.data.sampling import generator
+from mover.data.synthetic.captions import describe, describe_often
+from mover.data.synthetic.design import FPS, SAMPLE_RATE, SECONDS, Scene, scenes
+from mover.data.synthetic.pictures import draw
+from mover.data.synthetic.sounds import play
+from mover.data.synthetic.writing import write_mp4
+from mover.data.tokenizer import Tokenizer
+from mover.errors import UserError
+
+NAME = "mover-synth"
+VERSION = 1
+"""Raised whenever equal settings would give other clips or captions."""
+
+CAPTIONS = 8
+"""Captions of a training clip."""
+
+MANIFEST = "manifest.jsonl"
+_SIGN = "dataset.json"
+_PICTURE, _SOUND, _WORDS = 2, 3, 4
+_PER_PROCESS = 100
+"""Clips below which a process of its own costs more than it saves."""
+
+
+def generate(
+    out: Path,
+    *,
+    train: int = 1200,
+    validation: int = 200,
+    test: int = 200,
+    seed: int = 0,
+    workers: int = 2,
+    progress: bool = True,
+) -> Path:
+    """Make the embedded data set in the folder `out`; gives the path of its manifest.
+
+    train, validation, test: clips per split. Equal arguments give equal bytes.
+    workers: processes that draw and encode; they import the main module, so a script that calls this function with
+        more than one must do so under `if __name__ == "__main__"`.
+    The folder appears when it is complete. One with the same settings is left as it is, one with other settings is
+    replaced. Raises UserError for a folder that holds anything else, and for counts that cannot be met.
+    """
+    out = Path(os.path.abspath(out))
+    settings = {
+        "name": NAME, "version": VERSION, "seed": seed, "train": train, "validation": validation, "test": test
+    }  # fmt: skip
+    plan = scenes(train, validation, test, seed)
+    if _found(out) == settings and (out / MANIFEST).is_file():
+        return out / MANIFEST
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise UserError(f"The data set cannot be written to {out}: {error.strerror}. Name another folder.") from None
+    try:
+        os.chmod(building, 0o755)
+        _fill(building, plan, seed, workers, progress)
+        write_atomically(building / _SIGN, json.dumps(settings, indent=2) + "\n")
+        _put_in_place(building, out)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return out / MANIFEST
+
+
+def _found(out: Path) -> dict[str, Any] | None:
+    """The settings of the data set in `out`; None where there is nothing. Raises UserError for anything else."""
+    if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
+        return None
+    try:
+        settings = json.loads((out / _SIGN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        settings = None
+    if not isinstance(settings, dict) or settings.get("name") != NAME:
+        raise UserError(
+            f"{out} is there already and 'mover synth' did not make it. Name a folder that is new or empty."
+        )
+    return settings
+
+
+def _put_in_place(building: Path, out: Path) -> None:
+    """Move the finished folder to `out`; an earlier data set there goes only then."""
+    earlier = building.with_name(building.name + ".old")
+    if os.path.lexists(out):
+        os.rename(out, earlier)
+    os.rename(building, out)
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _fill(folder: Path, plan: Sequence[Scene], seed: int, workers: int, progress: bool) -> None:
+    """Write everything but the sign."""
+    captions = [_captions(scene, seed) for scene in plan]
+    _write_msrvtt(folder / ANNOTATIONS, plan, captions)
+    (folder / "audiocaps").mkdir()
+    for split in ("train", "val", "test"):
+        _write_audiocaps(folder / "audiocaps" / f"{split}.csv", split, plan, captions)
+    attributes = list(plan[0].attributes())
+    rows = [[scene.id, scene.split, *scene.attributes().values()] for scene in plan]
+    _write_csv(folder / "clips.csv", ["id", "split", *attributes], rows)
+    (folder / "videos").mkdir()
+    _write_clips(folder / "videos", plan, seed, workers, progress)
+    write_manifest(folder / MANIFEST, IMPORTERS["msrvtt"](folder, folder / "videos", source=NAME))
+    training = [text for scene, texts in zip(plan, captions, strict=True) if scene.split == "train" for text in texts]
+    Tokenizer.train(training, max_tokens=64).save(folder / "tokenizer.json")
+
+
+def _captions(scene: Scene, seed: int) -> list[str]:
+    random = generator(seed, _WORDS, scene.number)
+    return describe_often(scene, CAPTIONS, random) if scene.split == "train" else [describe(scene, random, full=True)]
+
+
+def _write_clip(folder: Path, seed: int, scene: Scene) -> None:
+    frames = draw(scene, generator(seed, _PICTURE, scene.number))
+    samples = play(scene, generator(seed, _SOUND, scene.number))
+    write_mp4(folder / f"{scene.id}.mp4", frames, FPS, samples, SAMPLE_RATE)
+
+
+def _write_clips(folder: Path, plan: Sequence[Scene], seed: int, workers: int, progress: bool) -> None:
+    """Write the files of all scenes, in processes of their own when there are enough scenes to repay their start."""
+    work = functools.partial(_write_clip, folder, seed)
+    with progress_bar("writing clips", len(plan), progress) as advance:
+        if workers <= 1 or len(plan) < _PER_PROCESS * 2:
+            for scene in plan:
+                work(scene)
+                advance()
+            return
+        count = min(workers, len(plan) // _PER_PROCESS)
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(count, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+        try:
+            for _ in pool.map(work, plan, chunksize=8):
+                advance()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _write_msrvtt(path: Path, plan: Sequence[Scene], captions: Sequence[Sequence[str]]) -> None:
+    videos = [
+        {
+            "category": scene.shape,
+            "url": "",
+            "video_id": scene.id,
+            "start time": 0.0,
+            "end time": SECONDS,
+            "split": "validate" if scene.split == "val" else scene.split,
+            "id": scene.number,
+        }
+        for scene in plan
+    ]
+    pairs = [(scene.id, caption) for scene, texts in zip(plan, captions, strict=True) for caption in texts]
+    sentences = [{"caption": text, "video_id": name, "sen_id": number} for number, (name, text) in enumerate(pairs)]
+    document = {"info": {"description": NAME}, "videos": videos, "sentences": sentences}
+    write_atomically(path, json.dumps(document, indent=1))
+
+
+def _write_audiocaps(path: Path, split: str, plan: Sequence[Scene], captions: Sequence[Sequence[str]]) -> None:
+    pairs = [(scene, caption) for scene, texts in zip(plan, captions, strict=True) for caption in texts]
+    rows = [[n, scene.id, 0, caption] for n, (scene, caption) in enumerate(pairs, start=1) if scene.split == split]
+    _write_csv(path, AUDIOCAPS_COLUMNS, rows)
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
