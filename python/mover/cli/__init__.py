@@ -1,0 +1,5 @@
+"""The command `mover`."""
+
+from mover.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,79 @@
+"""`mover COMMAND …`: finds the command, turns errors of the user into one line and exit code 2.
+
+Commands import what they need when they run, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from mover.cli.parser import Parser
+from mover.errors import UserError
+
+COMMANDS = {
+    "synth": "make the embedded data set: mp4 clips, captions, manifest",
+    "import": "turn a public data set's annotations and media into a manifest",
+    "train": "train a model",
+    "evaluate": "Recall@K of a checkpoint or of an embeddings file",
+}
+_MODULES = {"import": "mover.cli.import_data"}
+
+_EXAMPLE = """\
+the demo, from nothing to Recall@1:
+  mover synth --out data/demo
+  mover train --config demo
+  mover evaluate --checkpoint runs/demo/checkpoints/best
+
+mover COMMAND --help explains a command."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: that of the process) and return the exit code.
+
+    0: done. 2: an error of the user's, told in one line on standard error. 130, 143: stopped by Ctrl-C, SIGTERM.
+    """
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away: nothing more to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(argv: list[str]) -> int:
+    commands = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
+    parser = Parser(
+        prog="mover",
+        usage="mover [--help] [--version] COMMAND …",
+        description="Train and evaluate joint embeddings of text, video and audio.",
+        epilog=f"commands:\n{commands}\n\n{_EXAMPLE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"mover {_version()}")
+    parser.add_argument("command", metavar="COMMAND", nargs="?", choices=list(COMMANDS), help=argparse.SUPPRESS)
+    own = argv[:1]  # what follows the command is the command's
+    command = parser.parse_args(own).command
+    if command is None:
+        parser.print_help()
+        return 0
+    module = importlib.import_module(_MODULES.get(command, f"mover.cli.{command}"))
+    code: int = module.run(argv[1:])
+    return code
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("torch-mover")
+    except PackageNotFoundError:
+        return "(not installed)"

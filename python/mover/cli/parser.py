@@ -1,0 +1,125 @@
+"""The argument parser of all commands, and the settings of the configuration as options."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from mover.config import Config
+from mover.configs import load_config, shipped, unknown_setting
+from mover.configs.fields import Leaf, leaves
+from mover.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises UserError and takes no abbreviations."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", HelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse for anything wrong on the command line."""
+        raise UserError(f"{message.rstrip('.')}. See {self.prog} --help.")
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal, up to 110 columns."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=40, width=min(shutil.get_terminal_size().columns, 110) - 2)
+
+
+def add_config_option(parser: argparse.ArgumentParser) -> None:
+    """The option --config."""
+    parser.add_argument(
+        "--config", metavar="NAME|FILE",
+        help=f"a shipped configuration ({', '.join(shipped())}) or the path of a YAML file",
+    )  # fmt: skip
+
+
+def add_settings(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    """One option per setting of the configuration, in groups by section.
+
+    The help shows the values of the configuration that `argv` names with --config.
+    """
+    shown = _config_named(argv)
+    groups: dict[str, Any] = {}
+    for leaf in leaves(Config):
+        section = leaf.path.rpartition(".")[0]
+        if section not in groups:
+            title = section or "settings of the run"
+            groups[section] = parser.add_argument_group(title, _one_line(leaf.section.__doc__) if section else None)
+        text = leaf.info.description or leaf.allowed
+        groups[section].add_argument(
+            f"--{leaf.path}", metavar=leaf.placeholder, default=argparse.SUPPRESS, dest=leaf.path,
+            help=f"{text} [{_value(shown, leaf)}]".replace("%", "%%"),
+        )  # fmt: skip
+
+
+def parse_settings(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, Config]:
+    """The options of the command, and the configuration: --config first, then the settings given.
+
+    Raises:
+        UserError: an unknown option, or a value that is not allowed.
+    """
+    options, rest = parser.parse_known_args([_underscored(word) for word in argv])
+    for word in rest:
+        if word.startswith("--"):
+            raise UserError(f"--{unknown_setting(word[2:].partition('=')[0])} See {parser.prog} --help.")
+        raise UserError(f"'{word}' is not an option: options begin with --. See {parser.prog} --help.")
+    names = {leaf.path for leaf in leaves(Config)}
+    given = {name: value for name, value in vars(options).items() if name in names}
+    return options, load_config(options.config, given)
+
+
+def _config_named(argv: Sequence[str]) -> Config:
+    first = Parser(add_help=False)
+    first.add_argument("--config")
+    try:
+        return load_config(first.parse_known_args(list(argv))[0].config)
+    except UserError:
+        return Config()
+
+
+def _underscored(word: str) -> str:
+    """--train.batch-size is --train.batch_size."""
+    if not word.startswith("--") or "." not in word.partition("=")[0]:
+        return word
+    name, equals, value = word[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
+
+
+def _value(config: Config, leaf: Leaf) -> str:
+    value: Any = config
+    for name in leaf.path.split("."):
+        value = getattr(value, name)
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(str(entry) for entry in value)
+    return str(value) if not isinstance(value, float) else f"{value:g}"
+
+
+def _one_line(text: str | None) -> str | None:
+    return " ".join(text.split()) if text else None
+
+
+def positive(text: str) -> int:
+    """Type of an option that counts from 1."""
+    return _at_least(1, text)
+
+
+def non_negative(text: str) -> int:
+    """Type of an option that counts from 0."""
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    if not text.lstrip("-").isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least {least}, got '{text}'")
+    return int(text)

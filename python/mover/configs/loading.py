@@ -1,0 +1,209 @@
+"""Read a configuration: a YAML file by shipped name or path, overridden by dotted settings, checked once."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from mover.config import Config
+from mover.configs.fields import leaf_at, leaves, section_at
+from mover.errors import UserError
+
+_FOLDER = Path(__file__).parent
+
+
+def shipped() -> list[str]:
+    """Names of the configurations that come with the package."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def load_config(source: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """The configuration in `source`, with `overrides` on top.
+
+    Args:
+        source: a shipped name (`demo`) or the path of a YAML file; None: the defaults of `mover.config.Config`.
+        overrides: dotted name to value, for instance `{"train.steps": 100}`. Values may be the text of the command
+            line: `"100"`, `"none"`, `"text,video"`.
+
+    Raises:
+        UserError: no such file, bad YAML, unknown key or impossible value; the message has the file, the dotted
+            name of the setting, the value and what is allowed.
+    """
+    tree: dict[str, Any] = {}
+    origin = "the defaults"
+    if source is not None:
+        path = _find(source)
+        origin = str(source)
+        tree = _read_yaml(path)
+    for name, value in (overrides or {}).items():
+        _put(tree, name, value, origin)
+    return _check(tree, origin, overrides or {})
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write every setting of `config` as YAML; `load_config(path)` gives the same configuration back."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    aside = path.with_name(f".{path.name}.part")
+    with open(aside, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Dotted names of the settings in which two configurations differ, with both values (old, new)."""
+    changed = {}
+    for leaf in leaves(Config):
+        before, after = (_value_at(config, leaf.path) for config in (old, new))
+        if before != after:
+            changed[leaf.path] = (before, after)
+    return changed
+
+
+def _value_at(config: Any, path: str) -> Any:
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def _find(source: str | Path) -> Path:
+    text = str(source)
+    if text in shipped():
+        return _FOLDER / f"{text}.yaml"
+    path = Path(text)
+    if path.is_file():
+        return path
+    raise UserError(
+        f"no configuration '{text}': expected the path of a YAML file or a shipped name ({', '.join(shipped())})."
+    )
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """The safe loader of PyYAML, but a key given twice is an error and not silently the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = key_node.value
+            if key in seen:
+                twice = f"the key '{key}' is given twice"
+                raise yaml.constructor.ConstructorError(None, None, twice, key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)  # a subclass of SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}{line}: not valid YAML: {error.problem or error.context}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a YAML text file: {' '.join(str(error).split())}.") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected 'key: value' lines at the top, got {_show(tree)}.")
+    return {str(key): value for key, value in tree.items()}
+
+
+def _put(tree: dict[str, Any], name: str, value: Any, origin: str) -> None:
+    leaf = leaf_at(Config, name)
+    if leaf is None:
+        raise UserError(unknown_setting(name))
+    if isinstance(value, str):
+        if leaf.optional and value.lower() in ("none", "null"):
+            value = None
+        elif leaf.listed:
+            value = [part.strip() for part in value.strip("[]()").split(",") if part.strip()]
+    *parents, last = name.split(".")
+    for parent in parents:
+        below = tree.get(parent)
+        if below is None:
+            below = tree[parent] = {}
+        if not isinstance(below, dict):
+            raise UserError(f"{origin}: {parent}: expected a section of 'key: value' lines, got {_show(below)}.")
+        tree = below
+    tree[last] = value
+
+
+def _check(tree: dict[str, Any], origin: str, overrides: Mapping[str, Any]) -> Config:
+    tree = _drop_empty_sections(tree)
+    _refuse_booleans(tree, origin)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        sentences = []
+        for problem in error.errors(include_url=False):
+            path = ".".join(str(part) for part in problem["loc"])
+            where = "" if any(path.startswith(name) for name in overrides) else f"{origin}: "
+            sentences.append(where + _sentence(problem))
+        raise UserError(" ".join(dict.fromkeys(sentences))) from None
+
+
+def _sentence(problem: Any) -> str:
+    location = tuple(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return unknown_setting(".".join(location))
+    if problem["type"] == "value_error":  # raised by a check of our own, which names the setting itself
+        said = str(problem["ctx"]["error"])
+        return f"{'.'.join(location)}: {said}." if location else f"{said}."
+    for end in range(len(location), 0, -1):
+        leaf = leaf_at(Config, ".".join(location[:end]))
+        if leaf is not None:
+            return f"{leaf.path}: expected {leaf.allowed}, got {_show(problem['input'])}."
+    return f"{'.'.join(location)}: expected a section of 'key: value' lines, got {_show(problem['input'])}."
+
+
+def unknown_setting(path: str) -> str:
+    """The sentence about a dotted name that is no setting, with the closest one."""
+    *parents, last = path.replace("-", "_").split(".")
+    section = section_at(Config, tuple(parents))
+    every = [leaf.path for leaf in leaves(Config)]
+    if section is not None:  # a slip in the last name, before a slip anywhere
+        siblings = difflib.get_close_matches(last, section.model_fields, n=1, cutoff=0.7)
+        close = [".".join([*parents, name]) for name in siblings]
+    else:
+        close = difflib.get_close_matches(path, every, n=1, cutoff=0.8)
+    if not close:  # the right name in another section
+        close = [name for name in every if name.split(".")[-1] == last][:1]
+    hint = f"; did you mean {close[0]}?" if close else "."
+    known = f" Known here: {', '.join(section.model_fields)}." if section is not None and not close else ""
+    return f"{path}: there is no such setting{hint}{known}"
+
+
+def _drop_empty_sections(tree: dict[str, Any], at: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A section with nothing below its name (`train:`) stands for its defaults."""
+    kept = {}
+    for key, value in tree.items():
+        if section_at(Config, (*at, key)) is not None:
+            if value is None:
+                continue
+            if isinstance(value, dict):
+                value = _drop_empty_sections({str(k): v for k, v in value.items()}, (*at, key))
+        kept[key] = value
+    return kept
+
+
+def _refuse_booleans(tree: dict[str, Any], origin: str, prefix: str = "") -> None:
+    """YAML reads yes, no, on and off as booleans, which would pass for the numbers 1 and 0."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            _refuse_booleans(value, origin, f"{prefix}{key}.")
+        leaf = leaf_at(Config, prefix + key)
+        if isinstance(value, bool) and leaf is not None and leaf.info.annotation is not bool:
+            raise UserError(f"{origin}: {prefix}{key}: expected {leaf.allowed}, got {_show(value)}.")
+
+
+def _show(value: Any) -> str:
+    text = "true" if value is True else "false" if value is False else "nothing" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

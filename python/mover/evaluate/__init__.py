@@ -1,0 +1,1 @@
+"""Evaluation: embeddings, exact ranks under ties, Recall@K, tables and pictures."""

@@ -1,0 +1,140 @@
+"""Evaluation from a checkpoint or an embeddings file to metrics.json. What `mover evaluate` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mover.config import Config, DataConfig
+from mover.data.manifest import read_manifest, select_split
+from mover.data.tokenizer import Tokenizer
+from mover.errors import UserError
+from mover.evaluate.embed import EvaluationSet, embed
+from mover.evaluate.embeddings import Embeddings, load_embeddings, save_embeddings
+from mover.evaluate.metrics import retrieval_metrics
+from mover.evaluate.report import provenance, write_metrics
+from mover.models.model import MoverModel
+from mover.train.checkpoint import MODEL, TOKENIZER, find_checkpoint, load_checkpoint_config, load_weights
+from mover.train.device import pick_device
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """metrics: direction to values. meta: where they come from. path: the metrics.json written."""
+
+    metrics: dict[str, dict[str, float]]
+    meta: dict[str, Any]
+    path: Path
+
+
+def evaluate_checkpoint(
+    checkpoint: Path,
+    *,
+    manifest: Path | None = None,
+    split: str | None = None,
+    missing: str | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
+    out: Path | None = None,
+    embeddings_out: Path | None = None,
+    progress: bool = False,
+    say: Say = lambda text: None,
+) -> Result:
+    """Embed a split with the model of a checkpoint, rank, and write metrics.json.
+
+    Args:
+        checkpoint: a checkpoint folder, `runs/NAME/checkpoints/best`.
+        manifest, split, missing, batch_size: in place of those of the checkpoint's configuration.
+        device: auto, cpu, cuda or cuda:N.
+        out: the file to write; default: metrics.json in the folder of the run, for another split than the test
+            split metrics-SPLIT.json.
+        embeddings_out: where to keep the embeddings (npz); default: nowhere.
+        progress: whether to draw a bar while media are decoded into memory.
+        say: takes a line about what is going on.
+
+    Raises:
+        UserError: no whole checkpoint, weights that do not fit, bad data, a clip that cannot be used under "fail".
+    """
+    folder = find_checkpoint(checkpoint)
+    config = load_checkpoint_config(folder)
+    split = split or config.data.test_split
+    missing = missing or config.evaluate.missing
+    data_config = _data(config, manifest)
+    where = pick_device(device)
+
+    tokenizer = Tokenizer.load(folder / TOKENIZER, config.data.max_tokens)
+    model = MoverModel(config.model, data_config, config.modalities, tokenizer.vocab_size)
+    load_weights(model, folder / MODEL)
+    model.to(where)
+
+    clips = select_split(read_manifest(data_config.manifest), split)
+    data = EvaluationSet(clips, data_config, config.modalities, tokenizer, missing=missing, progress=progress)
+    say(f"{folder}: embedding {len(clips)} clips of {data_config.manifest}, split {split}, on {where}")
+    size = batch_size or config.evaluate.batch_size
+    embeddings = embed(model, data, batch_size=size, device=where, precision=config.train.precision)
+    if embeddings_out is not None:
+        save_embeddings(embeddings, embeddings_out)
+
+    meta = {
+        "checkpoint": str(checkpoint),
+        "manifest": str(data_config.manifest),
+        "split": split,
+        "left_out": {m: dict(sorted(reasons.items())) for m, reasons in data.skipped.items()},
+    }
+    if out is None:
+        run = checkpoint.absolute().parent.parent if checkpoint.absolute().parent.name == "checkpoints" else checkpoint
+        out = run / ("metrics.json" if split == config.data.test_split else f"metrics-{split}.json")
+    return _finish(embeddings, missing, where, out, meta, say)
+
+
+def evaluate_embeddings(
+    path: Path, *, missing: str = "fail", device: str = "auto", out: Path | None = None, say: Say = lambda text: None
+) -> Result:
+    """Rank the embeddings of an npz file (see `mover.evaluate.embeddings`) and write the metrics.
+
+    Args:
+        path: the file, whoever made it.
+        missing: "fail": refuse clips without a modality; "drop": leave them out of the directions that need it.
+        device: auto, cpu, cuda or cuda:N.
+        out: the file to write; default: beside `path`, with the ending .metrics.json.
+        say: takes a line about what is going on.
+
+    Raises:
+        UserError: a bad file, or a clip without a modality under "fail".
+    """
+    embeddings = load_embeddings(path)
+    if missing == "fail":
+        for modality in embeddings.modalities:
+            without = embeddings.missing(modality)
+            if without:
+                raise UserError(
+                    f"{path}: {len(without)} of {len(embeddings.ids)} clips have no {modality}, first '{without[0]}': "
+                    "leave them out of the directions that need it with --missing drop."
+                )
+    out = out or path.with_suffix(".metrics.json")
+    return _finish(embeddings, missing, pick_device(device), out, {"embeddings": str(path)}, say)
+
+
+def _finish(
+    embeddings: Embeddings, missing: str, device: torch.device, out: Path, meta: dict[str, Any], say: Say
+) -> Result:
+    for modality in embeddings.modalities:
+        bad = embeddings.unusable(modality)
+        if bad:
+            say(f"{len(bad)} clips have a {modality} row that is zero or not finite and ranks last, first '{bad[0]}'")
+    metrics = retrieval_metrics(embeddings, device)
+    if not metrics:
+        raise UserError("No clip has two modalities: there is nothing to rank.")
+    meta = {**meta, **provenance(embeddings, missing)}
+    write_metrics(out, metrics, meta)
+    return Result(metrics, meta, out)
+
+
+def _data(config: Config, manifest: Path | None) -> DataConfig:
+    return config.data if manifest is None else config.data.model_copy(update={"manifest": manifest})

@@ -1,0 +1,170 @@
+"""Checkpoints: a folder per checkpoint, written aside, flushed to disk and moved in place.
+
+    model.safetensors      weights of the towers and projections
+    objective.safetensors  temperatures
+    state.pt               step, best validation so far, optimiser and random state; only needed to resume
+    config.yaml            the whole configuration of the run
+    tokenizer.json         the tokenizer of the captions
+
+A folder is either whole or not there: a kill while writing leaves the one before.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from mover.config import Config
+from mover.configs import load_config, save_config
+from mover.data.tokenizer import Tokenizer
+from mover.errors import UserError
+
+MODEL = "model.safetensors"
+OBJECTIVE = "objective.safetensors"
+STATE = "state.pt"
+CONFIG = "config.yaml"
+TOKENIZER = "tokenizer.json"
+FILES = (MODEL, OBJECTIVE, STATE, CONFIG, TOKENIZER)
+
+
+def save_checkpoint(
+    folder: Path, *, model: nn.Module, objective: nn.Module, state: dict[str, Any], config: Config, tokenizer: Tokenizer
+) -> None:
+    """Write a checkpoint to `folder`, in place of the one there."""
+    aside = _aside(folder)
+    save_model(model, str(aside / MODEL))
+    save_model(objective, str(aside / OBJECTIVE))
+    torch.save(state, aside / STATE)
+    save_config(config, aside / CONFIG)
+    tokenizer.save(aside / TOKENIZER)
+    _put_in_place(aside, folder)
+
+
+def copy_checkpoint(source: Path, folder: Path) -> None:
+    """Make `folder` the same checkpoint as `source`, which is never changed in place: its files are linked."""
+    aside = _aside(folder)
+    for name in FILES:
+        try:
+            os.link(source / name, aside / name)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source / name, aside / name)
+    _put_in_place(aside, folder)
+
+
+def find_checkpoint(folder: Path) -> Path:
+    """The folder to read: `folder`, or the one it was replacing if the process died between two renames.
+
+    Raises:
+        UserError: there is no checkpoint, or files of it are missing.
+    """
+    if not folder.exists() and folder.with_name(folder.name + ".old").exists():
+        folder = folder.with_name(folder.name + ".old")
+    if not folder.is_dir():
+        raise UserError(f"no checkpoint at {folder}: expected a folder with {', '.join(FILES)}.{_neighbours(folder)}")
+    absent = [name for name in FILES if name != STATE and not (folder / name).is_file()]
+    if absent:
+        raise UserError(f"{folder} is not a whole checkpoint: {', '.join(absent)} not there.{_neighbours(folder)}")
+    return folder
+
+
+def load_checkpoint_config(folder: Path) -> Config:
+    """The configuration of the run that wrote the checkpoint."""
+    return load_config(folder / CONFIG)
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Fill `module` from a safetensors file.
+
+    Raises:
+        UserError: the file is not there or cut short, or its tensors are not exactly those of the module.
+    """
+    try:
+        load_model(module, str(path))
+    except (FileNotFoundError, SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"{path} cannot be read, it may be cut short ({reason}): use another checkpoint.") from None
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        detail = (lines[1] if len(lines) > 1 else lines[0]).rstrip(".")
+        raise UserError(
+            f"{path} holds another model than {CONFIG} beside it describes: "
+            f"{detail if len(detail) <= 300 else detail[:299] + '…'}."
+        ) from None
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """What is needed to resume, read without running any code of the file.
+
+    Raises:
+        UserError: the file is not there, cut short or of another kind.
+    """
+    path = folder / STATE
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there: the checkpoint can be evaluated but not resumed.") from None
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError, ValueError):
+        raise UserError(f"{path} is cut short or not a training state: resume is not possible.") from None
+    if not isinstance(state, dict) or not {"step", "best", "optimizer", "random"} <= state.keys():
+        raise UserError(f"{path} is not a training state of this version: resume is not possible.")
+    return state
+
+
+def random_state() -> dict[str, Any]:
+    """The state of torch's generators, as `restore_random_state` takes it."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Set torch's generators; those of GPUs only where there are as many as when it was saved."""
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] and torch.cuda.is_available() and torch.cuda.device_count() == len(state["cuda"]):
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _aside(folder: Path) -> Path:
+    aside = folder.with_name(folder.name + ".new")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    return aside
+
+
+def _put_in_place(aside: Path, folder: Path) -> None:
+    for path in aside.iterdir():
+        os.chmod(path, 0o644)  # safetensors makes files that only their owner can read
+        _flush(path)
+    _flush(aside)
+    old = folder.with_name(folder.name + ".old")
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(folder, old)
+    os.rename(aside, folder)
+    _flush(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _neighbours(folder: Path) -> str:
+    """A hint at the checkpoints near a path that is none."""
+    for near in (folder / "checkpoints", folder, folder.parent):
+        if near.is_dir():
+            found = sorted(str(path.parent) for path in near.glob(f"*/{CONFIG}") if (path.parent / MODEL).is_file())
+            if found:
+                return f" There is one at {found[0]}."
+    return ""

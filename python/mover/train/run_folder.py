@@ -1,0 +1,95 @@
+"""The folder of a run: who may write to it, and what lies where."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mover.config import Config
+from mover.configs import differences, load_config, save_config
+from mover.errors import UserError
+from mover.train.checkpoint import find_checkpoint, load_checkpoint_config
+
+_FREE_ON_RESUME = (
+    "name", "output", "data.manifest", "data.tokenizer", "data.cache", "data.workers", "train.steps",
+    "train.validate_every", "train.checkpoint_every", "train.log_every", "train.device", "train.threads", "evaluate.",
+)  # fmt: skip
+"""Settings that a resumed run may change: none of them changes what a step computes, but for `train.steps`, which
+moves the end of the schedules."""
+
+
+class RunFolder:
+    """`<output>/<name>`: config.yaml, log.jsonl, checkpoints/{last,best}, metrics.json, curves.png, plan.png."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.log = path / "log.jsonl"
+        self.last = path / "checkpoints" / "last"
+        self.best = path / "checkpoints" / "best"
+        self.curves = path / "curves.png"
+        self.plan = path / "plan.png"
+
+    @property
+    def used(self) -> bool:
+        """Whether a run has written here."""
+        return any(path.exists() for path in (self.config, self.log, self.last.parent))
+
+    def admit(self, config: Config, *, resume: bool, overwrite: bool) -> Path | None:
+        """Check that a run with `config` may write here; changes nothing on disk.
+
+        Returns:
+            the checkpoint to resume from, None to start anew.
+
+        Raises:
+            UserError: the folder is in use and neither flag says what to do, there is nothing to resume, or the
+                checkpoint belongs to other settings.
+        """
+        if resume and overwrite:
+            raise UserError("--resume and --overwrite exclude each other: give one.")
+        if resume:
+            checkpoint = find_checkpoint(self.last)
+            self._check_same(load_checkpoint_config(checkpoint), config)
+            return checkpoint
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file and cannot hold a run: choose another --name.")
+        if self.used and not overwrite:
+            raise UserError(
+                f"{self.path} already holds a run{self._how_it_differs(config)}: continue it with --resume, "
+                "replace it with --overwrite, or choose another --name."
+            )
+        return None
+
+    def open(self, config: Config, *, anew: bool) -> None:
+        """Make the folder ready: `anew` removes the files of an earlier run, and nothing else."""
+        if anew:
+            shutil.rmtree(self.last.parent, ignore_errors=True)
+            for path in (self.config, self.log, self.curves, self.plan, *self.path.glob("metrics*.json")):
+                path.unlink(missing_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            save_config(config, self.config)
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written: {error.strerror}. Choose another --output.") from None
+
+    def _check_same(self, old: Config, new: Config) -> None:
+        changed = {n: v for n, v in differences(old, new).items() if not n.startswith(_FREE_ON_RESUME)}
+        if changed:
+            raise UserError(
+                f"{self.path} cannot be resumed with other settings: {_listed(changed)}. "
+                f"Resume it as it was with --config {self.config} --resume, or choose another --name."
+            )
+
+    def _how_it_differs(self, config: Config) -> str:
+        try:
+            changed = differences(load_config(self.config), config)
+        except UserError:
+            return ""
+        return f" with other settings ({_listed(changed)})" if changed else " with these settings"
+
+
+def _listed(changed: dict[str, tuple[Any, Any]]) -> str:
+    shown = [f"{name} is {old} there and {new} here" for name, (old, new) in list(changed.items())[:3]]
+    more = f", and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return "; ".join(shown) + more

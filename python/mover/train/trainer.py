@@ -1,0 +1,319 @@
+"""Training, from a configuration to a run folder. `train` is the whole story, top to bottom.
+
+As a command: `mover train --config demo`, and after a stop `mover train --config runs/demo/config.yaml --resume`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from mover.config import Config
+from mover.data.dataset import ClipDataset
+from mover.data.loader import make_loader
+from mover.data.manifest import Clip, read_manifest, select_split
+from mover.data.tokenizer import Tokenizer
+from mover.errors import UserError
+from mover.evaluate.embed import EvaluationSet, embed
+from mover.evaluate.embeddings import Embeddings
+from mover.evaluate.metrics import retrieval_metrics
+from mover.evaluate.pictures import draw_curves, draw_plans
+from mover.losses import Objective, build_objective
+from mover.losses.temperature import Temperature
+from mover.models.model import MoverModel
+from mover.train.checkpoint import (
+    MODEL,
+    OBJECTIVE,
+    copy_checkpoint,
+    load_state,
+    load_weights,
+    random_state,
+    restore_random_state,
+    save_checkpoint,
+)
+from mover.train.device import autocast, pick_device, to_device
+from mover.train.interrupt import StopRequest
+from mover.train.logging import Display, RunLog, read_log
+from mover.train.optimizer import build_optimizer, learning_rates, schedule, set_learning_rate
+from mover.train.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: steps done, best validation {"step", "score", "R@1"} or None, and the signal that stopped it."""
+
+    folder: Path
+    step: int
+    best: dict[str, Any] | None
+    signum: int | None
+
+
+def train(config: Config, *, resume: bool = False, overwrite: bool = False, console: Console | None = None) -> Outcome:
+    """Train as `config` says and leave the results in `config.folder`.
+
+    Args:
+        config: the run.
+        resume: go on from checkpoints/last; on a CPU the losses are those of the run that was never stopped.
+        overwrite: replace the run that is in the folder.
+        console: where progress goes; default: standard output.
+
+    Raises:
+        UserError: bad data, a folder in use, a checkpoint that does not fit, a loss that is not finite.
+    """
+    console = console or Console()
+    steps, batch_size = config.train.steps, config.train.batch_size
+
+    # Machine and folder; nothing is written before everything has been checked.
+    folder = RunFolder(config.folder)
+    checkpoint = folder.admit(config, resume=resume, overwrite=overwrite)
+    device = pick_device(config.train.device)
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    torch.manual_seed(config.seed)
+
+    # Data
+    clips = read_manifest(config.data.manifest)
+    tokenizer = Tokenizer.for_data(config.data)
+    train_set = ClipDataset(
+        select_split(clips, config.data.train_split), config.data, config.modalities, tokenizer,
+        training=True, seed=config.seed, progress=console.is_terminal,
+    )  # fmt: skip
+    validation = _validation_set(config, clips, tokenizer, console)
+
+    # Model, objective, optimiser
+    model = MoverModel(config.model, config.data, config.modalities, tokenizer.vocab_size).to(device)
+    objective = build_objective(config.objective, config.modalities).to(device)
+    optimizer = build_optimizer(config.optimizer, model.parameter_groups(config.optimizer), objective)
+    start, best = 0, None
+    if checkpoint is not None:
+        state = load_state(checkpoint)
+        load_weights(model, checkpoint / MODEL)
+        load_weights(objective, checkpoint / OBJECTIVE)
+        optimizer.load_state_dict(state["optimizer"])
+        restore_random_state(state["random"])
+        start, best = state["step"], state["best"]
+        if start > steps:
+            raise UserError(f"{checkpoint} is at step {start}, beyond train.steps = {steps}: give more steps.")
+    loader = make_loader(train_set, batch_size, start_step=start, steps=steps)
+    folder.open(config, anew=checkpoint is None)
+    _announce(console, config, folder, model, train_set, validation, device, start)
+
+    # The loop
+    done, spent, embeddings = start, _Stopwatch(), None
+    with (
+        StopRequest() as stop,
+        RunLog(folder.log, keep_until=start) as log,
+        Display(console, steps, start, config.train.log_every) as display,
+    ):
+        for batch in loader:
+            factor = schedule(done, steps, config.optimizer)
+            set_learning_rate(optimizer, factor)
+            terms, norm = _update(model, objective, optimizer, batch, done, config, device)
+            done += 1
+            spent.step()
+            display.step(done, terms["total"], spent.per_step * (steps - done))
+
+            last = done == steps
+            if last or done % config.train.log_every == 0:
+                log.write(
+                    "train", done, loss=terms["total"], terms=terms, lr=learning_rates(optimizer),
+                    temperatures=_temperatures(objective), grad_norm=norm,
+                    samples_per_second=round(batch_size * spent.rate(), 2),
+                )  # fmt: skip
+
+            improved = False
+            if validation is not None and (last or done % config.train.validate_every == 0):
+                embeddings = _embed(model, validation, config, device)
+                recall = _recall(embeddings, device)
+                score = float(np.mean(list(recall.values())))
+                improved = best is None or score >= best["score"]  # of equals the later
+                if improved:
+                    best = {"step": done, "score": score, "R@1": recall}
+                log.write("validation", done, **{"R@1": recall}, mean=round(score, 4))
+                display.validation(done, recall, improved)
+                spent.skip()
+
+            if last or improved or stop.requested or done % config.train.checkpoint_every == 0:
+                state = {"step": done, "best": best, "optimizer": optimizer.state_dict(), "random": random_state()}
+                save_checkpoint(
+                    folder.last, model=model, objective=objective, state=state, config=config, tokenizer=tokenizer
+                )
+                if improved or (validation is None and last):
+                    copy_checkpoint(folder.last, folder.best)
+                spent.skip()
+            if stop.requested:
+                break
+
+    # Pictures
+    draw_curves(read_log(folder.log), folder.curves, f"{config.name}: {done} of {steps} steps")
+    if embeddings is None and validation is not None and not stop.requested:  # resumed at its last step
+        embeddings = _embed(model, validation, config, device)
+    plans = {} if embeddings is None else _plans(objective, embeddings, batch_size, device)
+    if plans and not stop.requested:
+        draw_plans(plans, folder.plan, f"{config.name}: transport plans of a validation batch, step {done}")
+    _conclude(console, folder, done, steps, best, stop)
+    return Outcome(folder.path, done, best, stop.signum)
+
+
+def _update(
+    model: MoverModel,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    batch: dict[str, Any],
+    step: int,
+    config: Config,
+    device: torch.device,
+) -> tuple[dict[str, float], float]:
+    """One optimiser step; returns the loss terms and the norm of the gradient before clipping.
+
+    Raises UserError, before anything is changed, when a term or the gradient is not finite.
+    """
+    model.train()
+    batch = to_device(batch, device)
+    with autocast(config.train.precision, device):
+        z = model(batch)
+    named = objective({m: rows.float() for m, rows in z.items()}, step / config.train.steps)
+    terms = dict(zip(named, torch.stack([term.detach().float() for term in named.values()]).tolist(), strict=True))
+    bad = next((name for name, value in terms.items() if not np.isfinite(value)), None)
+    if bad is not None:
+        raise _diverged(f"the loss term '{bad}' is {terms[bad]}", step, config)
+    optimizer.zero_grad(set_to_none=True)
+    named["total"].backward()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    bound = config.optimizer.clip_norm
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, float("inf") if bound is None else bound))
+    if not np.isfinite(norm):
+        raise _diverged(f"the norm of the gradient is {norm}", step, config)
+    optimizer.step()
+    return terms, norm
+
+
+def _diverged(what: str, step: int, config: Config) -> UserError:
+    last = RunFolder(config.folder).last
+    kept = f" The checkpoint before it is {last}." if last.exists() else " There is no checkpoint yet."
+    return UserError(
+        f"Step {step + 1}: {what}; training stopped and the step was not taken.{kept} "
+        "Try a lower optimizer.lr, a longer optimizer.warmup_fraction or train.precision float32."
+    )
+
+
+def _validation_set(config: Config, clips: list[Clip], tokenizer: Tokenizer, console: Console) -> EvaluationSet | None:
+    """The validation split, decoded if it is to be kept in memory; None when the manifest has no such clips."""
+    chosen = [clip for clip in clips if clip.split == config.data.validation_split]
+    if not chosen:
+        console.print(
+            f"No clip is in the split '{config.data.validation_split}': no validation, and 'best' will be the last.",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        return None
+    validation = EvaluationSet(
+        chosen, config.data, config.modalities, tokenizer, missing="drop", progress=console.is_terminal
+    )
+    validation.prepare()
+    return validation
+
+
+def _embed(model: MoverModel, validation: EvaluationSet, config: Config, device: torch.device) -> Embeddings:
+    size = config.evaluate.batch_size
+    return embed(model, validation, batch_size=size, device=device, precision=config.train.precision)
+
+
+def _recall(embeddings: Embeddings, device: torch.device) -> dict[str, float]:
+    """R@1 in percent by direction, the joint ones included."""
+    metrics = retrieval_metrics(embeddings, device)
+    if not metrics:
+        raise UserError(f"No validation clip has two of {', '.join(embeddings.modalities)}: repair the media.")
+    return {name: row["R@1"] for name, row in metrics.items()}
+
+
+@torch.no_grad()
+def _plans(objective: Objective, embeddings: Embeddings, size: int, device: torch.device) -> dict[str, np.ndarray]:
+    """Transport plans by pair, between the modalities of the first `size` complete clips."""
+    complete = np.flatnonzero(np.logical_and.reduce(list(embeddings.present.values())))[:size]
+    if len(complete) < 2:
+        return {}
+    first_caption = np.searchsorted(embeddings.text_owner, complete)
+    z = {
+        m: torch.from_numpy(rows[first_caption if m == "text" else complete]).to(device)
+        for m, rows in embeddings.vectors.items()
+    }
+    return {pair: plan.float().cpu().numpy() for pair, plan in objective.plans(z).items()}
+
+
+def _temperatures(objective: Objective) -> dict[str, float]:
+    """The temperature of each term that has one, learned or not."""
+    found = ((name.split("."), m) for name, m in objective.named_modules() if isinstance(m, Temperature))
+    return {path[-2]: float(module().detach()) for path, module in found}
+
+
+class _Stopwatch:
+    """Time per step, without what is spent on validation and checkpoints."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._steps = 0
+        self._logged = (0.0, 0)
+        self._since = time.perf_counter()
+
+    def step(self) -> None:
+        """A step is done."""
+        now = time.perf_counter()
+        self._seconds += now - self._since
+        self._steps += 1
+        self._since = now
+
+    def skip(self) -> None:
+        """What happened since the last step does not count."""
+        self._since = time.perf_counter()
+
+    @property
+    def per_step(self) -> float:
+        """Mean seconds per step."""
+        return self._seconds / max(1, self._steps)
+
+    def rate(self) -> float:
+        """Steps per second since the last call."""
+        seconds, steps = self._seconds - self._logged[0], self._steps - self._logged[1]
+        self._logged = (self._seconds, self._steps)
+        return steps / max(seconds, 1e-9)
+
+
+def _announce(
+    console: Console,
+    config: Config,
+    folder: RunFolder,
+    model: MoverModel,
+    train_set: ClipDataset,
+    validation: EvaluationSet | None,
+    device: torch.device,
+    start: int,
+) -> None:
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    count = 0 if validation is None else len(validation.clips)
+    text = (
+        f"{folder.path}: {len(train_set)} training and {count} validation clips, {', '.join(config.modalities)}, "
+        f"{millions:.2f} M parameters, {device}, {config.train.precision}"
+    )
+    console.print(text + (f", from step {start}" if start else ""), highlight=False, markup=False, soft_wrap=True)
+
+
+def _conclude(
+    console: Console, folder: RunFolder, done: int, steps: int, best: dict[str, Any] | None, stop: StopRequest
+) -> None:
+    lines = []
+    if best is not None:
+        recall = "  ".join(f"{name} {value:.1f}" for name, value in best["R@1"].items())
+        lines.append(f"best validation R@1 at step {best['step']}: {recall}")
+    if stop.requested:
+        lines.append(f"stopped after step {done} of {steps}; go on with: mover train --config {folder.config} --resume")
+    else:
+        lines.append(f"done: {folder.best}, {folder.log.name}, {folder.curves.name}, {folder.plan.name}")
+        lines.append(f"next: mover evaluate --checkpoint {folder.best}")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,153 @@
+"""Reading a configuration: shipped files, overrides, and a sentence for everything that can be wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mover.config import Config
+from mover.configs import differences, load_config, save_config, shipped
+from mover.configs.fields import leaves
+from mover.errors import UserError
+
+
+def test_shipped_configurations_load_and_begin_with_a_comment() -> None:
+    assert {"demo", "default", "msrvtt"} <= set(shipped())
+    folder = Path(load_config.__code__.co_filename).parent
+    for name in shipped():
+        load_config(name)
+        assert (folder / f"{name}.yaml").read_text().startswith("# ")
+    assert load_config("demo").folder == Path("runs/demo")
+
+
+def test_overrides_win_over_the_file_and_keep_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\ntrain:\n  steps: 7\n  batch_size: 3\noptimizer:\n  lr: 1e-4\n")
+    config = load_config(path, {"train.steps": "9", "model.text.layers": "1"})
+    assert (config.name, config.train.steps, config.train.batch_size, config.optimizer.lr) == ("mine", 9, 3, 1e-4)
+    assert config.model.text.layers == 1
+    assert config.model.video == Config().model.video
+
+
+def test_values_as_they_come_from_the_command_line() -> None:
+    config = load_config(
+        None,
+        {
+            "modalities": "text,audio",
+            "objective.learn_temperature": "false",
+            "objective.mover": "none",
+            "optimizer.betas": "0.8,0.9",
+            "optimizer.clip_norm": "none",
+            "data.cache": "none",
+            "data.tokenizer": "a/b.json",
+        },
+    )
+    assert config.modalities == ("text", "audio")
+    assert config.objective.learn_temperature is False
+    assert config.objective.mover is None
+    assert config.optimizer.betas == (0.8, 0.9)
+    assert config.optimizer.clip_norm is None
+    assert config.data.cache == "none"
+    assert config.data.tokenizer == Path("a/b.json")
+
+
+def test_saved_and_read_back_is_the_same(tmp_path: Path) -> None:
+    config = load_config("demo", {"objective.mover": "none", "modalities": "video,text"})
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+    assert differences(config, config) == {}
+    other = load_config("demo", {"train.steps": 5, "modalities": "video,text", "objective.mover": "none"})
+    assert differences(config, other) == {"train.steps": (600, 5)}
+
+
+def test_empty_sections_stand_for_their_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "empty.yaml"
+    path.write_text("train:\nobjective:\n  transport:\n")
+    assert load_config(path) == Config()
+    path.write_text("")
+    assert load_config(path) == Config()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ({"train.steps": "-3"}, "train.steps: expected an integer of at least 1, got '-3'."),
+        ({"train.steps": "many"}, "train.steps: expected an integer of at least 1, got 'many'."),
+        ({"train.steps": "2.5"}, "train.steps: expected an integer of at least 1, got '2.5'."),
+        ({"train.stepz": "3"}, "train.stepz: there is no such setting; did you mean train.steps?"),
+        ({"steps": "3"}, "steps: there is no such setting; did you mean train.steps?"),
+        ({"train.whatever_it_is": "3"}, "train.whatever_it_is: there is no such setting. Known here: steps, batch"),
+        ({"train": "3"}, "train: there is no such setting"),
+        ({"optimizer.lr": "nan"}, "optimizer.lr: expected a number of more than 0, got 'nan'."),
+        ({"optimizer.lr": "0"}, "optimizer.lr: expected a number of more than 0, got '0'."),
+        ({"optimizer.clip_norm": "-1"}, "optimizer.clip_norm: expected a number of more than 0, or none, got '-1'."),
+        ({"optimizer.betas": "0.9"}, "optimizer.betas: expected a list of 2, each entry a number of at least 0 and l"),
+        ({"optimizer.betas": "0.9,1"}, "optimizer.betas: expected a list of 2"),
+        ({"objective.preset": "magic"}, "objective.preset: expected one of mover, mover-paper, gram, pairwise, got 'm"),
+        ({"objective.transport.epsilon": "0"}, "objective.transport.epsilon: expected a number of more than 0, got"),
+        ({"objective.transport.tol": "-1"}, "objective.transport.tol: expected a number of at least 0, got '-1'."),
+        ({"objective.learn_temperature": "maybe"}, "objective.learn_temperature: expected true or false, got 'maybe'"),
+        ({"modalities": "text,smell"}, "modalities: expected a list, each entry one of text, video, audio, got 'smel"),
+        ({"modalities": "text"}, "modalities: at least two different ones"),
+        ({"modalities": "video,audio"}, "objective.anchor: 'text' is not among modalities"),
+        ({"name": "a/b"}, "name: expected a text of letters, digits, '.', '_' and '-', got 'a/b'."),
+    ],
+)
+def test_wrong_overrides(overrides: dict[str, str], sentence: str) -> None:
+    with pytest.raises(UserError) as raised:
+        load_config("demo", overrides)
+    assert sentence in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert "pydantic" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("train:\n  steps: -3\n", "train.steps: expected an integer of at least 1, got -3."),
+        ("train:\n  steps: yes\n", "train.steps: expected an integer of at least 1, got true."),
+        ("train:\n  stepz: 3\n", "train.stepz: there is no such setting; did you mean train.steps?"),
+        ("trian:\n  steps: 3\n", "trian: there is no such setting"),
+        ("train: 3\n", "train: expected a section of 'key: value' lines, got 3."),
+        ("train:\n  - steps\n", "train: expected a section of 'key: value' lines, got ['steps']."),
+        ("- a\n- b\n", "expected 'key: value' lines at the top, got ['a', 'b']."),
+        ("train:\n  steps: 3\n  steps: 4\n", "line 3: not valid YAML: the key 'steps' is given twice."),
+        ("train: [1\n", "not valid YAML"),
+        ("name: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
+        ("train:\n  steps: null\n", "train.steps: expected an integer of at least 1, got nothing."),
+        ("5: 3\n", "5: there is no such setting"),
+    ],
+)
+def test_wrong_files(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as raised:
+        load_config(path)
+    assert sentence in str(raised.value)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_files_that_are_not_there_or_not_text(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no configuration 'dmeo'.*shipped name \(.*demo.*\)"):
+        load_config("dmeo")
+    path = tmp_path / "binary.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not a YAML text file"):
+        load_config(path)
+
+
+def test_every_setting_is_explained_and_its_default_is_allowed() -> None:
+    def value(tree: Any, path: str) -> Any:
+        for name in path.split("."):
+            tree = tree[name]
+        return tree
+
+    tree = yaml.safe_load(yaml.safe_dump(Config().model_dump(mode="json")))
+    for leaf in leaves(Config):
+        assert leaf.info.description, leaf.path
+        assert "typing" not in leaf.allowed
+        assert "class" not in leaf.allowed
+        assert leaf.placeholder != "VALUE"
+        assert (value(tree, leaf.path) is None) <= leaf.optional

@@ -1,0 +1,193 @@
+"""From a checkpoint to metrics.json on real clips, and the refusals on the way."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mover.config import Config
+from mover.configs import load_config, save_config
+from mover.data.manifest import Clip, read_manifest, write_manifest
+from mover.data.synthetic import generate
+from mover.data.tokenizer import Tokenizer
+from mover.errors import UserError
+from mover.evaluate.embed import EvaluationSet, embed
+from mover.evaluate.embeddings import load_embeddings
+from mover.evaluate.run import evaluate_checkpoint, evaluate_embeddings
+from mover.models.model import MoverModel
+from mover.train.checkpoint import CONFIG, MODEL, save_checkpoint
+
+NAMES = ["T2V", "V2T", "T2A", "A2T", "V2A", "A2V", "T2VA", "VA2T"]
+SMALL = {"layers": 1, "hidden_size": 16, "heads": 2, "intermediate_size": 16}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Manifest of 4 training, 1 validation and 6 test clips; the test clips have one to three captions."""
+    manifest = generate(tmp_path_factory.mktemp("clips") / "data", train=4, validation=1, test=6, progress=False)
+    clips = read_manifest(manifest)
+    many = [
+        replace(clip, captions=clip.captions + ("another view of it", "and one more")[: i % 3])
+        for i, clip in enumerate(clips)
+    ]
+    write_manifest(manifest, many)
+    return manifest
+
+
+@pytest.fixture(scope="module")
+def checkpoint(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model as `runs/small/checkpoints/best`."""
+    settings: dict[str, Any] = {"data.manifest": str(data), "data.image_size": 32, "data.frames": 2}
+    settings |= {"model.embed_dim": 16, "model.audio.embed_dim": 16, "data.audio_seconds": 1.0}
+    settings |= {f"model.{m}.{name}": value for m in ("text", "video", "audio") for name, value in SMALL.items()}
+    config = load_config("demo", settings)
+    tokenizer = Tokenizer.for_data(config.data)
+    torch.manual_seed(0)
+    model = MoverModel(config.model, config.data, config.modalities, tokenizer.vocab_size)
+    folder = tmp_path_factory.mktemp("runs") / "small" / "checkpoints" / "best"
+    save_checkpoint(folder, model=model, objective=nn.Linear(1, 1), state={}, config=config, tokenizer=tokenizer)
+    return folder
+
+
+def test_metrics_of_a_checkpoint_and_of_its_embeddings_agree(checkpoint: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    kept = tmp_path / "e.npz"
+    result = evaluate_checkpoint(checkpoint, embeddings_out=kept, say=said.append)
+    assert result.path == checkpoint.parents[1] / "metrics.json"
+    written = json.loads(result.path.read_text())
+    meta = written.pop("_meta")
+    assert list(written) == NAMES
+    assert written == result.metrics
+    assert (written["T2V"]["N"], written["V2T"]["N"]) == (meta["captions"], 6)
+    assert meta["captions"] > 6
+    assert meta["left_out"] == {}
+    assert "6 clips" in said[0]
+
+    again = evaluate_embeddings(kept)
+    assert again.metrics == result.metrics
+    assert again.path == tmp_path / "e.metrics.json"
+    assert again.meta["ids_sha256"] == meta["ids_sha256"]
+
+
+def test_another_split_does_not_overwrite_the_result_of_the_test_split(checkpoint: Path) -> None:
+    result = evaluate_checkpoint(checkpoint, split="val")
+    assert result.path.name == "metrics-val.json"
+    assert result.metrics["V2A"] == {"R@1": 100, "R@5": 100, "R@10": 100, "MdR": 1, "MnR": 1, "N": 1}
+
+
+def test_the_batch_size_does_not_matter(checkpoint: Path, tmp_path: Path) -> None:
+    whole, single = tmp_path / "whole.npz", tmp_path / "single.npz"
+    evaluate_checkpoint(checkpoint, out=tmp_path / "m.json", embeddings_out=whole)
+    evaluate_checkpoint(checkpoint, out=tmp_path / "m.json", embeddings_out=single, batch_size=1)
+    one, other = load_embeddings(whole), load_embeddings(single)
+    assert one.text_owner.tolist() == other.text_owner.tolist()
+    for m in one.modalities:
+        assert np.allclose(one.vectors[m], other.vectors[m], atol=1e-5)
+        assert np.allclose(np.linalg.norm(one.vectors[m], axis=1), 1, atol=1e-5)
+
+
+def damaged(data: Path, folder: Path) -> Path:
+    """A manifest with the first test clip's sound gone and the second one's video undecodable."""
+    clips: list[Clip] = []
+    seen = 0
+    for clip in read_manifest(data):
+        if clip.split == "test":
+            seen += 1
+            if seen == 1:
+                clip = replace(clip, audio=None, status={"audio": "no_audio_track"})
+            elif seen == 2:
+                broken = folder / "broken.mp4"
+                broken.write_bytes(b"not a video")
+                clip = replace(clip, video=broken)
+        clips.append(clip)
+    write_manifest(folder / "manifest.jsonl", clips)
+    return folder / "manifest.jsonl"
+
+
+def test_clips_without_a_modality(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    manifest = damaged(data, tmp_path)
+    out = tmp_path / "m.json"
+    with pytest.raises(UserError, match="audio"):
+        evaluate_checkpoint(checkpoint, manifest=manifest, out=out)
+    assert not out.exists()
+
+    kept = tmp_path / "e.npz"
+    result = evaluate_checkpoint(checkpoint, manifest=manifest, missing="drop", out=out, embeddings_out=kept)
+    counts = {name: row["N"] for name, row in result.metrics.items()}
+    assert (counts["V2T"], counts["A2T"], counts["V2A"], counts["VA2T"]) == (5, 5, 4, 4)
+    assert {m: list(reasons) for m, reasons in result.meta["left_out"].items()}.keys() == {"video", "audio"}
+    assert result.meta["without"] == {"text": 0, "video": 1, "audio": 1}
+
+    with pytest.raises(UserError, match="1 of 6 clips have no video.*--missing drop"):
+        evaluate_embeddings(kept)
+    assert evaluate_embeddings(kept, missing="drop").metrics == result.metrics
+
+
+def test_embedding_leaves_the_model_as_it_was(checkpoint: Path, data: Path) -> None:
+    config = load_config(checkpoint / CONFIG)
+    tokenizer = Tokenizer.for_data(config.data)
+    model = MoverModel(config.model, config.data, config.modalities, tokenizer.vocab_size).train()
+    clips = [clip for clip in read_manifest(data) if clip.split == "test"]
+    evaluation = EvaluationSet(clips, config.data, config.modalities, tokenizer, missing="fail")
+    state = torch.get_rng_state()
+    first = embed(model, evaluation, batch_size=4, device=torch.device("cpu"))
+    second = embed(model, evaluation, batch_size=4, device=torch.device("cpu"))
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(np.array_equal(first.vectors[m], second.vectors[m]) for m in first.modalities)
+
+
+def test_every_row_belongs_to_its_clip_and_caption(checkpoint: Path, data: Path) -> None:
+    config = load_config(checkpoint / CONFIG)
+    tokenizer = Tokenizer.for_data(config.data)
+    torch.manual_seed(1)
+    model = MoverModel(config.model, config.data, config.modalities, tokenizer.vocab_size).eval()
+    clips = [clip for clip in read_manifest(data) if clip.split == "test"]
+    evaluation = EvaluationSet(clips, config.data, config.modalities, tokenizer, missing="fail")
+    got = embed(model, evaluation, batch_size=4, device=torch.device("cpu"))
+    assert got.ids == [clip.id for clip in clips]
+    assert got.text_owner.tolist() == [i for i, clip in enumerate(clips) for _ in clip.captions]
+    with torch.no_grad():
+        for row, caption in enumerate(caption for clip in clips for caption in clip.captions):
+            input_ids, attention_mask = tokenizer.encode([caption])
+            alone = model.encode("text", {"input_ids": input_ids, "attention_mask": attention_mask})[0]
+            assert np.allclose(got.vectors["text"][row], alone.numpy(), atol=1e-5)
+        for modality, dataset in evaluation.datasets.items():
+            if modality == "text":
+                continue
+            for row in range(len(clips)):
+                sample = dataset.sample(row)
+                assert sample is not None
+                alone = model.encode(modality, dataset.collate([sample])[modality])[0]
+                assert np.allclose(got.vectors[modality][row], alone.numpy(), atol=1e-5)
+
+
+def test_a_checkpoint_of_another_model(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "best"
+    folder.mkdir()
+    for path in checkpoint.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    config = load_config(folder / CONFIG)
+    wider = config.model.model_copy(update={"embed_dim": 24})
+    save_config(Config(**{**dict(config), "model": wider}), folder / CONFIG)
+    with pytest.raises(UserError, match="holds another model"):
+        evaluate_checkpoint(folder)
+    (folder / CONFIG).write_bytes((checkpoint / CONFIG).read_bytes())
+    (folder / MODEL).write_bytes((checkpoint / MODEL).read_bytes()[:-100])
+    with pytest.raises(UserError, match="cut short"):
+        evaluate_checkpoint(folder)
+    assert not (tmp_path / "metrics.json").exists()

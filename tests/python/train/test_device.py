@@ -1,0 +1,35 @@
+"""Which device a run gets."""
+
+import pytest
+import torch
+
+from mover.errors import UserError
+from mover.train import device as module
+from mover.train.device import operators_run_on, pick_device, to_device
+
+
+def test_names_that_are_no_device() -> None:
+    for name in ("gpu", "tpu", "mps", "cuda:x", ""):
+        with pytest.raises(UserError, match=f"must be auto, cpu, cuda or cuda:N, got '{name}'"):
+            pick_device(name)
+    with pytest.raises(UserError, match="'cuda:99' is not on this machine"):
+        pick_device("cuda:99")
+    assert pick_device("cpu").type == "cpu"
+    assert operators_run_on(torch.device("cpu"))
+
+
+def test_a_gpu_is_used_only_if_the_operators_run_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for built in (True, False):
+        monkeypatch.setattr(module, "operators_run_on", lambda device, built=built: built)
+        assert pick_device("auto").type == ("cuda" if built else "cpu")
+    with pytest.raises(UserError, match="built for the CPU only; use cpu"):
+        pick_device("cuda")
+
+
+def test_a_batch_moves_with_all_its_tensors() -> None:
+    batch = {"ids": ["a"], "video": {"pixels": torch.zeros(1)}, "index": torch.zeros(1)}
+    moved = to_device(batch, torch.device("meta"))
+    assert moved["ids"] == ["a"]
+    assert moved["video"]["pixels"].device.type == moved["index"].device.type == "meta"

@@ -1,0 +1,262 @@
+"""The loop: results in place, exact resume, clean stops, refusals that leave nothing behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+import mover
+from mover.cli import main
+from mover.config import Config
+from mover.configs import load_config
+from mover.errors import UserError
+from mover.losses import Objective
+from mover.train import trainer
+from mover.train.checkpoint import FILES
+from mover.train.logging import read_log
+from mover.train.optimizer import schedule
+from mover.train.trainer import train
+
+DIRECTIONS = ["T2V", "V2T", "T2A", "A2T", "V2A", "A2V", "T2VA", "VA2T"]
+
+
+@pytest.fixture(autouse=True)
+def pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take longer than these runs; the first test has real ones."""
+    if request.node.name != "test_a_run_leaves_everything_in_its_folder":
+        monkeypatch.setattr(trainer, "draw_curves", lambda log, path, title: path.write_text(title))
+        monkeypatch.setattr(trainer, "draw_plans", lambda plans, path, title: path.write_text(title))
+
+
+def quiet() -> Console:
+    return Console(quiet=True)
+
+
+def losses(config: Config) -> dict[int, dict[str, float]]:
+    return {line["step"]: line["terms"] for line in read_log(config.folder / "log.jsonl") if line["kind"] == "train"}
+
+
+def changed(config: Config, settings: dict[str, Any], **values: Any) -> Config:
+    names = {name.replace("__", "."): value for name, value in values.items()}
+    return load_config("demo", {**settings, "output": str(config.output), **names})
+
+
+def test_a_run_leaves_everything_in_its_folder(config: Config) -> None:
+    outcome = train(config, console=quiet())
+    assert (outcome.step, outcome.signum) == (4, None)
+    folder = config.folder
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "checkpoints", "config.yaml", "curves.png", "log.jsonl", "plan.png"
+    ]  # fmt: skip
+    for name in ("last", "best"):
+        assert sorted(p.name for p in (folder / "checkpoints" / name).iterdir()) == sorted(FILES)
+    for name in ("curves.png", "plan.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    assert load_config(folder / "config.yaml") == config
+
+    lines = read_log(folder / "log.jsonl")
+    steps = [line for line in lines if line["kind"] == "train"]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4]
+    for line in steps:
+        assert {"loss", "terms", "lr", "temperatures", "grad_norm", "samples_per_second"} <= line.keys()
+        assert line["loss"] == line["terms"]["total"]
+        assert line["temperatures"]
+        assert line["grad_norm"] > 0
+        factor = schedule(line["step"] - 1, 4, config.optimizer)
+        assert list(line["lr"].values()) == pytest.approx([factor * config.optimizer.lr] * len(line["lr"]))
+        assert ("mover" in line["terms"]) == (line["step"] == 4)  # starts half-way through the four steps
+    checks = [line for line in lines if line["kind"] == "validation"]
+    assert [line["step"] for line in checks] == [2, 4]
+    assert list(checks[0]["R@1"]) == DIRECTIONS
+    assert outcome.best is not None
+    assert outcome.best["score"] == pytest.approx(max(line["mean"] for line in checks), abs=1e-3)
+
+
+def test_resumed_losses_are_those_of_the_uninterrupted_run(config: Config, settings: dict[str, Any]) -> None:
+    train(config, console=quiet())
+    cut = changed(config, settings, name="cut")
+
+    def stop_after(step: int) -> Any:
+        def display_step(self: Any, done: int, loss: float, left: float) -> None:
+            if done == step:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        return display_step
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.Display, "step", stop_after(1))
+        first = train(cut, console=quiet())
+        assert (first.step, first.signum) == (1, signal.SIGINT)
+        patch.setattr(trainer.Display, "step", stop_after(3))
+        second = train(cut, resume=True, console=quiet())
+        assert (second.step, second.signum) == (3, signal.SIGINT)
+    torch.manual_seed(99)
+    third = train(cut, resume=True, console=quiet())
+    assert (third.step, third.signum) == (4, None)
+    assert losses(cut) == losses(config)
+    checks = [
+        [line for line in read_log(c.folder / "log.jsonl") if line["kind"] == "validation"] for c in (config, cut)
+    ]
+    assert checks[0] == checks[1]
+    whole, pieces = ((c.folder / "checkpoints" / "last" / "model.safetensors").read_bytes() for c in (config, cut))
+    assert whole == pieces
+
+
+def test_equal_seeds_give_equal_runs_and_others_do_not(config: Config, settings: dict[str, Any]) -> None:
+    runs = [changed(config, settings, name=f"r{i}", seed=seed, train__steps=1) for i, seed in enumerate((0, 0, 1))]
+    for run in runs:
+        train(run, console=quiet())
+    assert losses(runs[0]) == losses(runs[1])
+    assert losses(runs[0])[1] != losses(runs[2])[1]
+
+
+def test_lines_of_the_log_beyond_the_checkpoint_are_dropped_on_resume(config: Config, settings: dict[str, Any]) -> None:
+    train(changed(config, settings, train__steps=2), console=quiet())
+    log = config.folder / "log.jsonl"
+    with open(log, "a") as file:  # as a run that died after its last checkpoint leaves it
+        file.write(json.dumps({"kind": "train", "step": 3, "loss": -1, "terms": {}}) + "\n" + '{"kind": "tr')
+    train(config, resume=True, console=quiet())
+    assert sorted(losses(config)) == [1, 2, 3, 4]
+    assert all(line.get("loss", 0) >= 0 for line in read_log(log))
+    assert all(json.loads(line) for line in log.read_text().splitlines())
+
+
+def test_a_finished_run_resumes_to_nothing(config: Config, settings: dict[str, Any]) -> None:
+    short = changed(config, settings, train__steps=1)
+    train(short, console=quiet())
+    (short.folder / "plan.png").unlink()
+    before = (short.folder / "log.jsonl").read_text()
+    outcome = train(short, resume=True, console=quiet())
+    assert outcome.step == 1
+    assert (short.folder / "log.jsonl").read_text() == before
+    assert (short.folder / "plan.png").exists()
+
+
+def test_a_folder_in_use_is_refused_and_left_alone(config: Config, settings: dict[str, Any]) -> None:
+    short = changed(config, settings, train__steps=1)
+    train(short, console=quiet())
+    (short.folder / "notes.txt").write_text("mine")
+    content = {p: p.stat().st_mtime_ns for p in short.folder.rglob("*")}
+    other = changed(config, settings, train__steps=1, optimizer__lr=1e-4)
+
+    with pytest.raises(UserError, match=r"already holds a run with these settings.*--resume.*--overwrite.*--name"):
+        train(short, console=quiet())
+    with pytest.raises(UserError, match=r"with other settings \(optimizer.lr is 0.0025 there and 0.0001 here\)"):
+        train(other, console=quiet())
+    with pytest.raises(UserError, match=r"cannot be resumed with other settings: optimizer.lr is 0.0025 there"):
+        train(other, resume=True, console=quiet())
+    with pytest.raises(UserError, match="exclude each other"):
+        train(other, resume=True, overwrite=True, console=quiet())
+    with pytest.raises(UserError, match="manifest"):  # bad data is found before anything is removed
+        train(changed(config, settings, data__manifest="gone.jsonl"), overwrite=True, console=quiet())
+    assert {p: p.stat().st_mtime_ns for p in short.folder.rglob("*")} == content
+
+    train(other, overwrite=True, console=quiet())
+    assert load_config(other.folder / "config.yaml").optimizer.lr == 1e-4
+    assert (other.folder / "notes.txt").read_text() == "mine"
+    with pytest.raises(UserError, match="no checkpoint at"):
+        train(changed(config, settings, name="new"), resume=True, console=quiet())
+    assert not (config.output / "new").exists()
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_name(
+    config: Config, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    real = Objective.forward
+    calls = []
+
+    def spoiled(self: Objective, z: dict[str, torch.Tensor], progress: float) -> dict[str, torch.Tensor]:
+        terms = dict(real(self, z, progress))
+        calls.append(progress)
+        if len(calls) == step + 1:
+            name = next(iter(terms))
+            terms |= {name: terms[name] * float("nan"), "total": terms["total"] * float("nan")}
+        return terms
+
+    monkeypatch.setattr(Objective, "forward", spoiled)
+    kept = "There is no checkpoint yet" if step == 0 else "The checkpoint before it is .*last"
+    with pytest.raises(UserError, match=f"Step {step + 1}: the loss term '(?!total)[a-z_]+' is nan;.*{kept}"):
+        train(config, console=quiet())
+    assert (config.folder / "checkpoints" / "last").exists() == (step > 0)
+    if step:  # the checkpoint is good: go on from it without the fault
+        assert train(config, resume=True, console=quiet()).step == 4
+
+
+def test_two_modalities_and_bfloat16(config: Config, settings: dict[str, Any]) -> None:
+    run = changed(
+        config,
+        settings,
+        modalities="text,audio",
+        train__precision="bfloat16",
+        train__steps=2,
+        objective__preset="pairwise",
+    )
+    outcome = train(run, console=quiet())
+    assert outcome.best is not None
+    assert list(outcome.best["R@1"]) == ["T2A", "A2T"]
+
+
+def test_without_a_validation_split_the_best_is_the_last(config: Config, settings: dict[str, Any]) -> None:
+    run = changed(config, settings, data__validation_split="none", train__steps=1)
+    assert train(run, console=quiet()).best is None
+    assert (run.folder / "checkpoints" / "best" / "model.safetensors").exists()
+    assert (run.folder / "curves.png").exists()
+
+
+def test_plain_lines_where_there_is_no_terminal(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    train(config)
+    out = capsys.readouterr().out
+    assert re.search(r"step 4/4  loss \d+\.\d+  R@1 \d+\.\d  left 0:00", out)
+    assert re.search(r"step 2: validation R@1  T2V \d", out)
+    assert "next: mover evaluate --checkpoint" in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_command_with_its_code_and_says_how_to_go_on(
+    config: Config, settings: dict[str, Any], capsys: pytest.CaptureFixture[str], signum: int, code: int
+) -> None:
+    def display_step(self: Any, done: int, loss: float, left: float) -> None:
+        os.kill(os.getpid(), signum)
+
+    options = [f"--{name}={value}" for name, value in {**settings, "output": config.output}.items()]
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.Display, "step", display_step)
+        assert main(["train", "--config", "demo", *options]) == code
+    out = capsys.readouterr().out
+    assert "stopped after step 1 of 4" in out
+    written = config.folder / "config.yaml"
+    assert f"go on with: mover train --config {written} --resume" in out
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert main(["train", "--config", str(written), "--resume"]) == 0
+    assert sorted(losses(config)) == [1, 2, 3, 4]
+
+
+def test_a_second_signal_quits_at_once() -> None:
+    code = (
+        "import time\nfrom mover.train.interrupt import StopRequest\n"
+        "with StopRequest() as stop:\n    print('ready', flush=True)\n"
+        "    while not stop.requested: time.sleep(0.01)\n"
+        "    print('noted', flush=True)\n    time.sleep(60)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(mover.__file__).parents[1])}
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stdout is not None
+        for word in ("ready", "noted"):
+            assert process.stdout.readline().strip() == word
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 143
+    finally:
+        process.kill()
+        process.communicate()
