@@ -1,0 +1,39 @@
+"""From a tower's width to the shared space."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Projection(nn.Linear):
+    """Linear map without bias from a tower's output (B, width) to the shared space (B, embed_dim)."""
+
+    def __init__(self, width: int, embed_dim: int) -> None:
+        super().__init__(width, embed_dim, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Start as a random map that keeps lengths in expectation, up to sqrt(embed_dim / width)."""
+        nn.init.normal_(self.weight, std=self.in_features**-0.5)
+
+
+def unit_rows(x: Tensor, present: Tensor | None = None) -> Tensor:
+    """Rows of x scaled to length one, in float32.
+
+    A row that is not present, or that is zero, becomes the first unit vector and passes no gradient back.
+
+    Args:
+        x: float (B, d).
+        present: bool (B,); default: all.
+
+    Returns:
+        float32 (B, d).
+    """
+    x = x.float()
+    usable = torch.linalg.vector_norm(x.detach(), dim=1) > torch.finfo(torch.float32).tiny
+    if present is not None:
+        usable = usable & present
+    first = torch.zeros_like(x[:1])
+    first[:, 0] = 1
+    x = torch.where(usable.unsqueeze(1), x, first)
+    return x / torch.linalg.vector_norm(x, dim=1, keepdim=True)

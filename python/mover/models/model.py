@@ -1,0 +1,94 @@
+"""The model: a tower per modality and a projection of each into one space of unit vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from mover.config import DataConfig, ModelConfig, OptimizerConfig
+from mover.models.audio import AudioEncoder
+from mover.models.heads import Projection, unit_rows
+from mover.models.text import TextEncoder
+from mover.models.video import VideoEncoder
+
+
+class MoverModel(nn.Module):
+    """Encoders and heads of a run's modalities.
+
+    Args:
+        config: towers and width of the shared space.
+        data: frame size and number, sample rate, longest caption.
+        modalities: the run's, any of "text", "video", "audio".
+        vocab_size: tokens of the tokenizer; unused without text.
+
+    Raises:
+        UserError: sizes that do not fit, or a checkpoint that does not load completely.
+    """
+
+    def __init__(self, config: ModelConfig, data: DataConfig, modalities: Iterable[str], vocab_size: int) -> None:
+        super().__init__()
+        self.modalities = tuple(modalities)
+        self.embed_dim = config.embed_dim
+        towers = {name: _tower(name, config, data, vocab_size) for name in self.modalities}
+        self.towers = nn.ModuleDict(towers)
+        self.heads = nn.ModuleDict({name: Projection(tower.width, config.embed_dim) for name, tower in towers.items()})
+
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Embed a batch.
+
+        Args:
+            batch: as the loader yields it: per modality the tensors of its tower, and "present", which maps
+                modalities to bool (B,).
+
+        Returns:
+            per modality, float32 (B, embed_dim) with rows of length one; a row that is not present is a constant
+            unit vector without gradient.
+        """
+        return {name: self.encode(name, batch[name], batch["present"][name]) for name in self.modalities}
+
+    def encode(self, modality: str, inputs: Mapping[str, Tensor], present: Tensor | None = None) -> Tensor:
+        """Embed one modality.
+
+        Args:
+            modality: "text" with inputs "input_ids" and "attention_mask", "video" with "pixels",
+                "audio" with "waveform" and "length".
+            inputs: the tensors of the tower, first dimension B.
+            present: bool (B,); default: all.
+
+        Returns:
+            float32 (B, embed_dim), rows of length one.
+        """
+        return unit_rows(self.heads[modality](self.towers[modality](**inputs)), present)
+
+    def parameter_groups(self, config: OptimizerConfig) -> list[dict[str, Any]]:
+        """Parameter groups for an optimiser: "name", "params", "lr", "weight_decay".
+
+        Heads and temporal layers learn at `config.lr`, towers at `config.tower_lr` (default: the same). Biases, norms
+        and other parameters that are vectors in effect do not decay. Frozen parameters are left out.
+        """
+        rates = {"heads": config.lr, "towers": config.lr if config.tower_lr is None else config.tower_lr}
+        groups: dict[str, dict[str, Any]] = {}
+        for name, parameter in self.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            part = "heads" if name.startswith("heads.") or ".temporal." in name else "towers"
+            decays = parameter.squeeze().ndim >= 2
+            key = part if decays else f"{part}, no decay"
+            decay = config.weight_decay if decays else 0.0
+            empty: dict[str, Any] = {"name": key, "params": [], "lr": rates[part], "weight_decay": decay}
+            groups.setdefault(key, empty)["params"].append(parameter)
+        return list(groups.values())
+
+
+def _tower(
+    modality: str, config: ModelConfig, data: DataConfig, vocab_size: int
+) -> TextEncoder | VideoEncoder | AudioEncoder:
+    if modality == "text":
+        return TextEncoder(config.text, vocab_size, data.max_tokens)
+    if modality == "video":
+        return VideoEncoder(config.video, data.image_size, data.frames)
+    if modality == "audio":
+        return AudioEncoder(config.audio, data.sample_rate)
+    raise ValueError(f"Expected the modality text, video or audio, got {modality!r}.")

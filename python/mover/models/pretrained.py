@@ -1,0 +1,198 @@
+"""Weights from local checkpoints: all of them or an error.
+
+Nothing is downloaded. A checkpoint that is absent, damaged, of another architecture, or that leaves a parameter at
+its random start raises UserError with the file, the keys and the remedy.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from mover.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+_WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+# What a checkpoint may hold beyond the tower: the pooler, heads of other tasks, and constants old versions stored.
+_OTHER_PARTS = re.compile(r"(^|\.)(pooler|lm_head|classifier|cls|decoder|mask_token|position_ids|token_type_ids)(\.|$)")
+_KEYS_SHOWN = 5
+
+
+_Config = TypeVar("_Config", bound="PretrainedConfig")
+_Model = TypeVar("_Model", bound="PreTrainedModel")
+
+
+def read_folder_config(config_class: type[_Config], folder: Path, field: str) -> _Config:
+    """The configuration in a transformers checkpoint folder.
+
+    Args:
+        config_class: what `config.json` must describe, such as `RobertaConfig`.
+        folder: the checkpoint's folder.
+        field: the setting that names the folder, for the messages.
+
+    Raises:
+        UserError: no such folder, no or unreadable `config.json`, no weights, another type of model, a wrong value.
+    """
+    model_type = config_class.model_type
+    if not folder.is_dir():
+        raise UserError(
+            f"{field}: expected a folder with config.json and model.safetensors, but {folder} is not a folder. "
+            "Give the folder of a downloaded checkpoint; nothing is downloaded for you."
+        )
+    path = folder / "config.json"
+    content = read_json(path, field)
+    if content.get("model_type") != model_type:
+        raise UserError(
+            f"{field}: {path} describes a model of type {content.get('model_type')!r}, "
+            f"but this tower needs {model_type!r}. Give the folder of a {model_type} checkpoint."
+        )
+    if not any((folder / name).is_file() for name in _WEIGHT_FILES):
+        raise UserError(
+            f"{field}: {folder} holds no weights; expected one of {', '.join(_WEIGHT_FILES)}. "
+            "Download the checkpoint's weight file into that folder."
+        )
+    try:
+        return config_class.from_dict(content)
+    except Exception as error:  # the library checks each value, with exceptions of its own
+        raise UserError(
+            f"{field}: {path} is no valid configuration: {' '.join(str(error).split())} Download the checkpoint again."
+        ) from error
+
+
+def read_json(path: Path, field: str) -> dict[str, Any]:
+    """The object in a JSON file of a checkpoint; UserError if it is absent or not a JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"{field}: {path} cannot be read ({error.strerror or error}). Download the checkpoint completely."
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{field}: {path} is not valid JSON ({error}). Download the checkpoint again.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{field}: {path} must hold a JSON object. Download the checkpoint again.")
+    return content
+
+
+def load_folder(model_class: type[_Model], config: PretrainedConfig, folder: Path, field: str) -> _Model:
+    """A transformers model without pooler, float32, in training mode, with every parameter from the folder.
+
+    Raises:
+        UserError: unreadable weights; keys missing, unexpected or of another shape, poolers and heads aside.
+    """
+    try:
+        with _quiet_transformers():
+            loaded: Any = model_class.from_pretrained(
+                folder,
+                config=config,
+                add_pooling_layer=False,
+                local_files_only=True,
+                dtype=torch.float32,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below, with every key, instead of at the first
+            )
+    except Exception as error:  # whatever a reader raises on a damaged file, the file is at fault
+        raise UserError(
+            f"{field}: the weights in {folder} cannot be read ({type(error).__name__}: {_first_line(error)}). "
+            "The file is incomplete or damaged: download it again."
+        ) from error
+    model, info = loaded
+    mismatched = [f"{key} (file {tuple(file)}, model {tuple(own)})" for key, file, own in info["mismatched_keys"]]
+    complain_about_keys(
+        folder,
+        field,
+        missing=(key for key in info["missing_keys"] if not _OTHER_PARTS.search(key)),
+        unexpected=(key for key in info["unexpected_keys"] if not _OTHER_PARTS.search(key)),
+        mismatched=mismatched,
+    )
+    return model.train()
+
+
+def complain_about_keys(
+    path: Path, field: str, missing: Iterable[str], unexpected: Iterable[str], mismatched: Iterable[str]
+) -> None:
+    """Raise UserError, listing the keys, if any of the three is not empty."""
+    kinds = {
+        "lacks": sorted(missing),
+        "has unknown": sorted(unexpected),
+        "has of another shape": sorted(mismatched),
+    }
+    complaints = [f"{verb} {_shown(keys)}" for verb, keys in kinds.items() if keys]
+    if complaints:
+        raise UserError(
+            f"{field}: {path} does not fit the model: it {'; it '.join(complaints)}. "
+            "Give a checkpoint of this architecture, complete and unmodified."
+        )
+
+
+def read_beats_file(path: Path, field: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The configuration and the tensors of an official BEATs `.pt` file, read without running code from it.
+
+    Raises:
+        UserError: no such file; damaged; not a dictionary with `cfg` and `model`.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"{field}: expected an official BEATs .pt file, but there is no file {path}. "
+            "Give the path of a downloaded checkpoint; nothing is downloaded for you."
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the reader raises on a damaged file, the file is at fault
+        raise UserError(
+            f"{field}: {path} cannot be read ({type(error).__name__}: {_first_line(error)}). "
+            "It is incomplete, damaged, or holds more than tensors and plain values: download it again."
+        ) from error
+    for key in ("cfg", "model"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), dict):
+            found = (
+                f"the keys {_shown(sorted(map(str, content)))}" if isinstance(content, dict) else type(content).__name__
+            )
+            raise UserError(
+                f"{field}: {path} is no official BEATs checkpoint: expected a dictionary with 'cfg' and 'model', "
+                f"but found no '{key}' in it, only {found}. Give an official BEATs .pt file."
+            )
+    strangers = [str(key) for key, value in content["model"].items() if not isinstance(value, Tensor)]
+    if strangers:
+        raise UserError(f"{field}: in {path}, 'model' holds values that are no tensors: {_shown(strangers)}.")
+    return content["cfg"], content["model"]
+
+
+def _shown(keys: list[str]) -> str:
+    more = f" and {len(keys) - _KEYS_SHOWN} more" if len(keys) > _KEYS_SHOWN else ""
+    return ", ".join(keys[:_KEYS_SHOWN]) + more
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Without the library's report of unused keys and its progress bar; both are put back afterwards."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

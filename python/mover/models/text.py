@@ -1,0 +1,103 @@
+"""RoBERTa over the tokens of a caption."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from mover.config import TextTowerConfig
+from mover.errors import UserError
+from mover.models.pretrained import load_folder, read_folder_config
+from mover.models.sizes import initializer_range, require_multiple
+
+if TYPE_CHECKING:
+    from transformers import RobertaModel
+
+_FIELD = "model.text.checkpoint"
+
+
+class TextEncoder(nn.Module):
+    """Captions to vectors: the last hidden state of the first token.
+
+    Args:
+        config: sizes, or the folder of a checkpoint, whose own `config.json` then gives the sizes.
+        vocab_size: number of tokens of the tokenizer.
+        max_tokens: longest caption, special tokens included.
+        pad_id: id of the padding token.
+
+    Raises:
+        UserError: sizes that do not fit, or a checkpoint that does not load completely.
+    """
+
+    def __init__(self, config: TextTowerConfig, vocab_size: int, max_tokens: int, pad_id: int = 1) -> None:
+        super().__init__()
+        if config.checkpoint is None:
+            self.roberta = _random_roberta(config, vocab_size, max_tokens, pad_id)
+        else:
+            self.roberta = _pretrained_roberta(config, config.checkpoint, vocab_size, max_tokens, pad_id)
+        self.width: int = self.roberta.config.hidden_size
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Encode captions.
+
+        Args:
+            input_ids: int64 (B, L), L <= max_tokens.
+            attention_mask: int64 (B, L), 1 for tokens and 0 for padding. The first token always counts.
+
+        Returns:
+            float (B, width).
+        """
+        first = torch.zeros_like(attention_mask)
+        first[:, 0] = 1  # a row without a caption has no token to attend to: keep it finite
+        hidden = self.roberta(input_ids=input_ids, attention_mask=attention_mask | first).last_hidden_state
+        return hidden[:, 0]
+
+
+def _random_roberta(config: TextTowerConfig, vocab_size: int, max_tokens: int, pad_id: int) -> RobertaModel:
+    from transformers import RobertaConfig, RobertaModel
+
+    require_multiple("model.text.hidden_size", config.hidden_size, "model.text.heads", config.heads)
+    return RobertaModel(
+        RobertaConfig(
+            vocab_size=vocab_size,
+            hidden_size=config.hidden_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            intermediate_size=config.intermediate_size,
+            hidden_dropout_prob=config.dropout,
+            attention_probs_dropout_prob=config.dropout,
+            max_position_embeddings=max_tokens + pad_id + 1,  # positions start after the padding id
+            type_vocab_size=1,
+            layer_norm_eps=1e-5,
+            initializer_range=initializer_range(config.hidden_size),
+            bos_token_id=0,
+            pad_token_id=pad_id,
+            eos_token_id=2,
+        ),
+        add_pooling_layer=False,
+    )
+
+
+def _pretrained_roberta(
+    config: TextTowerConfig, folder: Path, vocab_size: int, max_tokens: int, pad_id: int
+) -> RobertaModel:
+    from transformers import RobertaConfig, RobertaModel
+
+    stored = read_folder_config(RobertaConfig, folder, _FIELD)
+    if stored.vocab_size != vocab_size or stored.pad_token_id != pad_id:
+        raise UserError(
+            f"{_FIELD}: {folder} was trained with {stored.vocab_size} tokens and padding id {stored.pad_token_id}, "
+            f"but the tokenizer has {vocab_size} and {pad_id}. "
+            f"Set data.tokenizer to the tokenizer.json of the checkpoint."
+        )
+    longest = stored.max_position_embeddings - pad_id - 1
+    if max_tokens > longest:
+        raise UserError(
+            f"{_FIELD}: {folder} reads at most {longest} tokens, but data.max_tokens is {max_tokens}. Lower it."
+        )
+    stored.hidden_dropout_prob = config.dropout
+    stored.attention_probs_dropout_prob = config.dropout
+    return load_folder(RobertaModel, stored, folder, _FIELD)

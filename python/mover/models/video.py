@@ -1,0 +1,137 @@
+"""ViT on each frame of a clip, then over time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mover.config import VideoTowerConfig
+from mover.errors import UserError
+from mover.models.pretrained import load_folder, read_folder_config, read_json
+from mover.models.sizes import initializer_range, require_multiple
+from mover.models.temporal import TemporalTransformer
+
+if TYPE_CHECKING:
+    from transformers import ViTModel
+
+_FIELD = "model.video.checkpoint"
+_PREPROCESSOR = "preprocessor_config.json"
+
+
+class VideoEncoder(nn.Module):
+    """Clips to vectors: the class token of every frame, an optional temporal transformer, the mean over frames.
+
+    Args:
+        config: sizes, or the folder of a checkpoint, whose own files then give the sizes, mean and deviation.
+        image_size: height and width of the frames that will come, pixels. A checkpoint of another resolution
+            is served by resizing the frames on their device.
+        frames: largest number of frames per clip.
+
+    Raises:
+        UserError: sizes that do not fit, or a checkpoint that does not load completely.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, config: VideoTowerConfig, image_size: int, frames: int) -> None:
+        super().__init__()
+        if config.checkpoint is None:
+            self.vit = _random_vit(config, image_size)
+            self.image_size = image_size
+            mean = std = [0.5, 0.5, 0.5]
+        else:
+            self.vit, self.image_size = _pretrained_vit(config, config.checkpoint)
+            mean, std = _mean_and_std(config.checkpoint)
+        self.width: int = self.vit.config.hidden_size
+        deviation = torch.tensor(std).view(3, 1, 1)
+        self.register_buffer("scale", 1 / (255 * deviation), persistent=False)
+        self.register_buffer("shift", -torch.tensor(mean).view(3, 1, 1) / deviation, persistent=False)
+        self.temporal: TemporalTransformer | None = None
+        if config.temporal_layers:
+            sizes = self.vit.config
+            self.temporal = TemporalTransformer(
+                self.width,
+                frames,
+                config.temporal_layers,
+                sizes.num_attention_heads,
+                sizes.intermediate_size,
+                config.dropout,
+            )
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Encode clips.
+
+        Args:
+            pixels: uint8 (B, F, 3, H, W), RGB.
+
+        Returns:
+            float (B, width).
+        """
+        clips, frames = pixels.shape[:2]
+        images = self.normalise(pixels.flatten(0, 1))
+        tokens = self.vit(pixel_values=images).last_hidden_state[:, 0].unflatten(0, (clips, frames))  # (B, F, width)
+        if self.temporal is not None:
+            tokens = self.temporal(tokens)
+        return tokens.mean(1)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 (N, 3, H, W) to the float32 (N, 3, image_size, image_size) the tower was trained on."""
+        images = images.to(torch.float32, copy=True)
+        if images.shape[-2:] != (self.image_size, self.image_size):
+            size = (self.image_size, self.image_size)
+            images = F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+        return images.mul_(self.scale).add_(self.shift)
+
+
+def _random_vit(config: VideoTowerConfig, image_size: int) -> ViTModel:
+    from transformers import ViTConfig, ViTModel
+
+    require_multiple("model.video.hidden_size", config.hidden_size, "model.video.heads", config.heads)
+    require_multiple("data.image_size", image_size, "model.video.patch_size", config.patch_size)
+    return ViTModel(
+        ViTConfig(
+            hidden_size=config.hidden_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            intermediate_size=config.intermediate_size,
+            hidden_dropout_prob=config.dropout,
+            attention_probs_dropout_prob=config.dropout,
+            initializer_range=initializer_range(config.hidden_size),
+            image_size=image_size,
+            patch_size=config.patch_size,
+        ),
+        add_pooling_layer=False,
+    )
+
+
+def _pretrained_vit(config: VideoTowerConfig, folder: Path) -> tuple[ViTModel, int]:
+    from transformers import ViTConfig, ViTModel
+
+    stored = read_folder_config(ViTConfig, folder, _FIELD)
+    if not isinstance(stored.image_size, int) or stored.num_channels != 3:
+        raise UserError(
+            f"{_FIELD}: {folder / 'config.json'} asks for images of size {stored.image_size} "
+            f"with {stored.num_channels} channels, but frames are square and have 3. Give another checkpoint."
+        )
+    stored.hidden_dropout_prob = config.dropout
+    stored.attention_probs_dropout_prob = config.dropout
+    return load_folder(ViTModel, stored, folder, _FIELD), stored.image_size
+
+
+def _mean_and_std(folder: Path) -> tuple[list[float], list[float]]:
+    path = folder / _PREPROCESSOR
+    content = read_json(path, _FIELD)
+    values = []
+    for key in ("image_mean", "image_std"):
+        value = content.get(key)
+        if not isinstance(value, list) or len(value) != 3 or not all(isinstance(v, (int, float)) for v in value):
+            raise UserError(f"{_FIELD}: {path} must give {key} as three numbers, got {value!r}. Add it.")
+        values.append([float(v) for v in value])
+    if min(values[1]) <= 0:
+        raise UserError(f"{_FIELD}: image_std in {path} must be positive, got {values[1]}. Correct it.")
+    return values[0], values[1]
