@@ -1,0 +1,146 @@
+"""How an operator of libmover_torch becomes differentiable, traceable and safe under autocast.
+
+The shared object brings schemas and kernels; each stage of `mover.ops` adds the rest with one call of
+`register_operator` per operator. The gradient is an `autograd.Function` below the operator itself, so
+`loss.backward()` works through `torch.ops.mover` whoever calls it. (`torch.library.register_autograd` would do, but
+it lets forward-mode differentiation pass through and return zeros.)
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from mover._load import load_library
+
+load_library()
+_library = torch.library.Library("mover", "FRAGMENT")
+
+Gradients = tuple[Tensor | None, ...]
+
+
+class Context(Protocol):
+    """The part of autograd's `ctx` that rules use; they may add attributes of their own."""
+
+    saved_tensors: tuple[Tensor, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+    def mark_non_differentiable(self, *outputs: Tensor) -> None: ...
+
+    def __setattr__(self, name: str, value: Any) -> None: ...
+
+    def __getattr__(self, name: str) -> Any: ...
+
+
+SetupContext = Callable[[Context, tuple[Any, ...], Any], None]
+# (ctx, which inputs want a gradient, gradient of each output or None) -> gradient of each input or None
+BackwardRule = Callable[..., Gradients]
+
+
+def register_operator(
+    name: str,
+    *,
+    fake: Callable[..., Any],
+    fake_backward: Callable[..., Any],
+    setup_context: SetupContext,
+    backward: BackwardRule,
+) -> None:
+    """Registers the rules of `mover::<name>` and of `mover::<name>_backward`.
+
+    `fake` and `fake_backward` return empty tensors of the shapes, types and strides that the kernels return.
+    `setup_context(ctx, inputs, outputs)` keeps what `backward(ctx, needs, *gradients)` uses. Under autocast the
+    operator runs in float32 (in float64 where its inputs are).
+    """
+    torch.library.register_fake(f"mover::{name}", fake)
+    torch.library.register_fake(f"mover::{name}_backward", fake_backward)
+    for device_type in ("cpu", "cuda"):
+        torch.library.register_autocast(f"mover::{name}", device_type, torch.float32)
+    _register_gradient(name, setup_context, backward)
+
+    def no_context(ctx: Context, inputs: tuple[Any, ...], outputs: Any) -> None:
+        pass
+
+    def no_double_backward(ctx: Context, needs: Sequence[bool], *gradients: Tensor | None) -> Gradients:
+        raise RuntimeError(
+            f"mover::{name}: double backward is not supported. Call backward or torch.autograd.grad without "
+            "create_graph, or take the second derivative of mover.reference."
+        )
+
+    _register_gradient(f"{name}_backward", no_context, no_double_backward)
+    _refuse_cuda(name)
+
+
+def _refuse_cuda(name: str) -> None:
+    """A sentence in place of the dispatcher's page, where the build has no CUDA kernel."""
+    if torch._C._dispatch_has_kernel_for_dispatch_key(f"mover::{name}", "CUDA"):
+        return
+
+    def refuse(*inputs: Any) -> None:
+        raise RuntimeError(
+            f"mover::{name}: this build of mover runs on the CPU only, got a tensor on a CUDA device. "
+            "Move the inputs with .cpu()."
+        )
+
+    _library.impl(name, refuse, "CUDA")
+
+
+def _register_gradient(name: str, setup_context: SetupContext, backward: BackwardRule) -> None:
+    operator = getattr(torch.ops.mover, name).default
+    defaults = [argument.default_value for argument in operator._schema.arguments]
+
+    def refuse_forward_mode() -> None:
+        raise RuntimeError(
+            f"mover::{name}: forward-mode differentiation (torch.func.jvp, dual tensors) is not supported. "
+            "Use reverse mode: torch.autograd.grad or backward()."
+        )
+
+    def below_autograd(keyset: Any, inputs: tuple[Any, ...]) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator.redispatch(keyset & torch._C._after_autograd_keyset, *inputs)
+
+    class Gradient(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, keyset: Any, *inputs: Any) -> Any:
+            outputs = below_autograd(keyset, inputs)
+            ctx.set_materialize_grads(False)
+            setup_context(ctx, inputs, outputs)
+            return outputs
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor | None) -> Gradients:
+            needs = ctx.needs_input_grad[1:]
+            if all(gradient is None for gradient in gradients):
+                return (None,) * (len(needs) + 1)
+            computed = backward(ctx, needs, *gradients)
+            wanted = (gradient if need else None for gradient, need in zip(computed, needs, strict=True))
+            return (None, *wanted)
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> Any:
+            refuse_forward_mode()
+
+    Gradient.__name__ = Gradient.__qualname__ = f"{name}_gradient"
+
+    def kernel(keyset: Any, *inputs: Any) -> Any:
+        inputs += tuple(defaults[len(inputs) :])  # the dispatcher drops arguments that equal their default
+        tensors = [value for value in inputs if isinstance(value, Tensor)]
+        if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+            refuse_forward_mode()
+        if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in tensors):
+            return below_autograd(keyset, inputs)
+        if torch._C._are_functorch_transforms_active():
+            raise RuntimeError(
+                f"mover::{name}: torch.func.grad, vjp and jacrev are not supported. "
+                "Use torch.autograd.grad or backward()."
+            )
+        return Gradient.apply(keyset, *inputs)
+
+    _library.impl(name, kernel, "Autograd", with_keyset=True)
+
+
+def gradient_shape(like: Tensor, needed: bool) -> Tensor:
+    """What a backward operator returns for an input: its gradient, or the shape (0) where it is not needed."""
+    return like.new_empty(like.shape if needed else (0,))

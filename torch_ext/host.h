@@ -1,0 +1,45 @@
+// host.h: what torch lends to libmover, and how one call is made.
+//
+// The bodies in ops/ are the same for every backend; a backend is an implementation of this header (host_cpu.cpp)
+// and a registration table (register_cpu.cpp).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <optional>
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include "mover/mover.h"
+#include "ops/arguments.h"
+
+namespace mover_torch {
+
+// Threads and matrix products of torch for a call on the device of `like` whose matrices have the given sizes.
+mover_exec lend(const Tensor &like, std::initializer_list<int64_t> sizes);
+
+// Raises "mover::<op>: <what the library said>" unless the status is MOVER_OK.
+void check_status(const char *op, mover_status status);
+
+// Scratch memory from torch's allocator; none where a call needs none.
+struct Workspace {
+    std::optional<Tensor> storage;
+    size_t bytes;
+
+    void *data() const { return storage.has_value() ? storage->mutable_data_ptr() : nullptr; }
+};
+
+Workspace allocate(const Tensor &like, size_t bytes);
+
+// The workspace of a call: `measure` is its _workspace_size function.
+template <class Desc>
+Workspace workspace_for(const char *op, const Tensor &like, mover_status (*measure)(const Desc *, size_t *),
+                        const Desc &desc) {
+    size_t bytes = 0;
+    check_status(op, measure(&desc, &bytes));
+    return allocate(like, bytes);
+}
+
+} // namespace mover_torch

@@ -1,0 +1,78 @@
+// host_cpu.cpp: torch's thread pool and BLAS, lent to libmover.
+#include "host.h"
+
+#include <algorithm>
+#include <limits>
+
+#include <torch/csrc/stable/c/shim.h>
+
+// The BLAS inside libtorch_cpu, column-major. aten::mm is not an alternative: under
+// torch.set_float32_matmul_precision("medium") it multiplies in bfloat16. The symbols are weak: a torch without them
+// lends no products. Sizes are passed through 64-bit variables that hold 32-bit values, which a little-endian BLAS
+// reads right whether its integers are of 32 or of 64 bits.
+extern "C" {
+__attribute__((weak)) void sgemm_(const char *transpose_a, const char *transpose_b, const int64_t *m, const int64_t *n,
+                                  const int64_t *k, const float *alpha, const float *a, const int64_t *lda,
+                                  const float *b, const int64_t *ldb, const float *beta, float *c, const int64_t *ldc);
+__attribute__((weak)) void dgemm_(const char *transpose_a, const char *transpose_b, const int64_t *m, const int64_t *n,
+                                  const int64_t *k, const double *alpha, const double *a, const int64_t *lda,
+                                  const double *b, const int64_t *ldb, const double *beta, double *c,
+                                  const int64_t *ldc);
+}
+
+namespace mover_torch {
+namespace {
+
+constexpr int64_t blas_limit = std::numeric_limits<int32_t>::max();
+
+bool blas_is_usable() {
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    return sgemm_ != nullptr && dgemm_ != nullptr;
+#else
+    return false;
+#endif
+}
+
+int parallel_for(void * /*host*/, int64_t begin, int64_t end, int64_t grain, mover_body body, void *ctx) {
+    return torch_parallel_for(begin, end, grain, body, ctx) == TORCH_SUCCESS ? 0 : 1;
+}
+
+// Row-major C = op(A) op(B) is column-major C^T = op(B)^T op(A)^T on the same memory.
+int gemm(void * /*host*/, mover_dtype dtype, int transpose_a, int transpose_b, int64_t n, int64_t m, int64_t d,
+         const void *a, int64_t lda, const void *b, int64_t ldb, void *c, int64_t ldc) {
+    if (std::max({n, m, d, lda, ldb, ldc}) > blas_limit) return 1;
+    const char *op_a = transpose_a ? "T" : "N";
+    const char *op_b = transpose_b ? "T" : "N";
+    if (dtype == MOVER_FLOAT64) {
+        const double one = 1, zero = 0;
+        dgemm_(op_b, op_a, &m, &n, &d, &one, static_cast<const double *>(b), &ldb, static_cast<const double *>(a), &lda,
+               &zero, static_cast<double *>(c), &ldc);
+    } else {
+        const float one = 1, zero = 0;
+        sgemm_(op_b, op_a, &m, &n, &d, &one, static_cast<const float *>(b), &ldb, static_cast<const float *>(a), &lda,
+               &zero, static_cast<float *>(c), &ldc);
+    }
+    return 0;
+}
+
+} // namespace
+
+mover_exec lend(const Tensor & /*like*/, std::initializer_list<int64_t> sizes) {
+    mover_exec exec{};
+    exec.backend = MOVER_CPU;
+    exec.parallel_for = parallel_for;
+    if (blas_is_usable() && (sizes.size() == 0 || std::max(sizes) <= blas_limit)) exec.gemm = gemm;
+    return exec;
+}
+
+void check_status(const char *op, mover_status status) {
+    if (status != MOVER_OK) fail(op, mover_last_error(), " (", mover_status_string(status), ")");
+}
+
+Workspace allocate(const Tensor &like, size_t bytes) {
+    if (bytes == 0) return {std::nullopt, 0};
+    return {torch::stable::new_empty(like, Sizes{static_cast<int64_t>(bytes)}, torch::headeronly::ScalarType::Byte),
+            bytes};
+}
+
+} // namespace mover_torch
