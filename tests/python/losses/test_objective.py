@@ -1,0 +1,160 @@
+"""Weights, presets, warm-up, plans, and what is refused."""
+
+import pytest
+import torch
+
+from mover import ops, reference
+from mover.config import ObjectiveConfig, TransportConfig
+from mover.errors import UserError
+from mover.losses import build_objective
+
+NAMES = ("text", "video", "audio")
+
+
+@pytest.mark.parametrize(
+    ("preset", "terms"),
+    [
+        ("mover", {"mover", "volume_contrastive", "pairwise"}),
+        ("mover-paper", {"mover", "volume_contrastive"}),
+        ("gram", {"volume_contrastive"}),
+        ("pairwise", {"pairwise"}),
+    ],
+)
+def test_presets(z, preset, terms):
+    result = build_objective(ObjectiveConfig(preset=preset), NAMES)(z)
+    assert set(result) == terms | {"total"}
+    torch.testing.assert_close(result["total"], sum(result[name] for name in terms))
+    result["total"].backward()
+    assert all(bool(torch.isfinite(rows.grad).all()) and rows.grad.abs().sum() > 0 for rows in z.values())
+
+
+def test_explicit_weights_win_over_the_preset(z):
+    config = ObjectiveConfig(preset="gram", mover=0.25, volume_contrastive=2.0)
+    result = build_objective(config, NAMES)(z)
+    assert set(result) == {"mover", "volume_contrastive", "total"}
+    torch.testing.assert_close(result["total"], 0.25 * result["mover"] + 2 * result["volume_contrastive"])
+
+
+@pytest.mark.parametrize(
+    ("progress", "weight"), [(0.0, 0.0), (0.4, 0.0), (0.45, 0.15), (0.5, 0.3), (0.6, 0.3), (1.0, 0.3)]
+)
+def test_late_start_and_warm_up(z, progress, weight):
+    config = ObjectiveConfig(mover=0.3, pairwise=0, mover_start=0.4, mover_warmup=0.1)
+    objective = build_objective(config, NAMES)
+    assert objective.weight("mover", progress) == pytest.approx(weight)
+    assert objective.weight("volume_contrastive", progress) == 1.0
+    result = objective(z, progress)
+    assert ("mover" in result) == (weight > 0)
+    expected = result["volume_contrastive"] + (weight * result["mover"] if weight else 0)
+    torch.testing.assert_close(result["total"], expected, rtol=1e-6, atol=1e-7)
+
+
+def test_no_warm_up_is_a_step():
+    objective = build_objective(ObjectiveConfig(mover_start=0.5, mover_warmup=0.0), NAMES)
+    assert [objective.weight("mover", progress) for progress in (0.0, 0.49, 0.5, 1.0)] == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_terms_of_weight_zero_are_not_computed(z, monkeypatch):
+    def unexpected(*_, **__):
+        raise AssertionError("a term of weight 0 was computed")
+
+    monkeypatch.setattr(ops, "transport", unexpected)
+    objective = build_objective(ObjectiveConfig(), NAMES)
+    objective(z, 0.0)
+    with pytest.raises(AssertionError, match="weight 0"):
+        objective(z, 1.0)
+
+
+def test_before_the_only_term_starts_the_gradient_is_zero(z):
+    objective = build_objective(ObjectiveConfig(volume_contrastive=0, pairwise=0, mover_start=0.5), NAMES)
+    result = objective(z, 0.0)
+    assert set(result) == {"total"}
+    result["total"].backward()
+    assert all(torch.equal(rows.grad, torch.zeros_like(rows)) for rows in z.values())
+
+
+def test_one_transport_for_all_pairs(z, monkeypatch):
+    calls = []
+    transport = ops.transport
+
+    def counted(x, y, **options):
+        calls.append(x.shape)
+        return transport(x, y, **options)
+
+    monkeypatch.setattr(ops, "transport", counted)
+    build_objective(ObjectiveConfig(), NAMES)(z)
+    assert calls == [(3, 6, 8)]
+
+
+@pytest.mark.parametrize("names", [("video", "text"), NAMES])
+def test_plans(z, names):
+    config = ObjectiveConfig(anchor="video", transport=TransportConfig(epsilon=0.3, max_iter=5000, tol=0.0))
+    plans = build_objective(config, names).plans(z)
+    pairs = [(p, q) for i, p in enumerate(names) for q in names[i + 1 :]]
+    assert list(plans) == [f"{p}-{q}" for p, q in pairs]
+    for p, q in pairs:
+        plan = plans[f"{p}-{q}"]
+        assert not plan.requires_grad
+        torch.testing.assert_close(plan, reference.transport(z[p], z[q], epsilon=0.3).plan.detach())
+
+
+def test_parameters_are_saved_under_their_terms():
+    objective = build_objective(ObjectiveConfig(), NAMES)
+    expected = {"terms.volume_contrastive.temperature.log", "terms.pairwise.temperature.log"}
+    assert set(objective.state_dict()) == expected
+    assert set(dict(objective.named_parameters())) == expected
+    fixed = build_objective(ObjectiveConfig(learn_temperature=False), NAMES)
+    assert list(fixed.parameters()) == []
+    objective.load_state_dict(fixed.state_dict())
+
+
+def test_half_precision_embeddings(z):
+    rows = {name: tensor.detach().bfloat16() for name, tensor in z.items()}
+    result = build_objective(ObjectiveConfig(), NAMES)(rows)
+    assert all(term.dtype == torch.float32 and bool(torch.isfinite(term)) for term in result.values())
+
+
+def test_identical_embeddings_are_finite():
+    """A collapsed model: every row the same. No NaN, in the loss or its gradient."""
+    rows = {name: torch.ones(5, 4, requires_grad=True) for name in NAMES}
+    unit = {name: torch.nn.functional.normalize(tensor, dim=1) for name, tensor in rows.items()}
+    config = ObjectiveConfig(transport=TransportConfig(plan_gradient="implicit"))
+    result = build_objective(config, NAMES)(unit)
+    result["total"].backward()
+    assert all(bool(torch.isfinite(term)) for term in result.values())
+    assert all(bool(torch.isfinite(tensor.grad).all()) for tensor in rows.values())
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_batches_without_a_comparison_are_refused(z, size):
+    objective = build_objective(ObjectiveConfig(), NAMES)
+    for call in (objective, objective.plans, *objective.terms.values()):
+        with pytest.raises(UserError, match=f"a batch of at least 2, got {size}"):
+            call({name: rows[:size] for name, rows in z.items()})
+
+
+def test_embeddings_that_do_not_fit_are_refused(z):
+    objective = build_objective(ObjectiveConfig(), NAMES)
+    with pytest.raises(UserError, match=r"\['audio'\] are missing from \['text', 'video'\]"):
+        objective({name: z[name] for name in ("text", "video")})
+    with pytest.raises(UserError, match=r"same shape \(B, d\) .*'audio': \(5, 8\)"):
+        objective({**z, "audio": z["audio"][:5]})
+    with pytest.raises(UserError, match=r"same shape \(B, d\)"):
+        objective({name: rows.unsqueeze(0) for name, rows in z.items()})
+
+
+def test_settings_that_do_not_fit_are_refused():
+    with pytest.raises(UserError, match="All weights of the objective are 0"):
+        build_objective(ObjectiveConfig(mover=0, volume_contrastive=0, pairwise=0), NAMES)
+    with pytest.raises(UserError, match="'audio' is not among"):
+        build_objective(ObjectiveConfig(anchor="audio"), ("text", "video"))
+    with pytest.raises(UserError, match="must lie in"):
+        build_objective(ObjectiveConfig(temperature=3.0), NAMES)
+    with pytest.raises(UserError, match="Set objective.mover to 0"):
+        build_objective(ObjectiveConfig(), (*NAMES, "depth"))
+
+
+def test_four_modalities_without_the_mover_term(z):
+    rows = {**z, "depth": z["text"].roll(1, 1)}
+    result = build_objective(ObjectiveConfig(mover=0), (*NAMES, "depth"))(rows)
+    assert set(result) == {"volume_contrastive", "pairwise", "total"}
