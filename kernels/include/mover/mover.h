@@ -186,7 +186,7 @@ MOVER_API mover_status mover_cost_backward(const mover_cost_desc *desc, const vo
 
 typedef struct mover_sinkhorn_desc {
     mover_dtype dtype;
-    int64_t batch, n, m; /* >= 0 */
+    int64_t batch, n, m; /* batch >= 0; n, m >= 1 unless the batch is empty */
     double epsilon;      /* > 0 */
     double tol;          /* >= 0 */
     int32_t max_iter;    /* >= 1 */
@@ -218,7 +218,7 @@ MOVER_API mover_status mover_sinkhorn_backward(const mover_sinkhorn_desc *desc, 
 
 typedef struct mover_transport_desc {
     mover_dtype dtype;
-    int64_t batch, n, m, d; /* >= 0 */
+    int64_t batch, n, m, d; /* batch, d >= 0; n, m >= 1 unless the batch is empty */
     double epsilon;         /* > 0 */
     double tol;             /* >= 0 */
     int32_t max_iter;       /* >= 1 */
