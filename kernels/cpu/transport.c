@@ -22,19 +22,26 @@ static sinkhorn_solver solver_of(const mover_transport_desc *desc) {
                              .max_iter = desc->max_iter};
 }
 
-static mover_status all_costs(const mover_transport_desc *desc, const real *x, const real *y, real *cost,
-                              const R(mover_cost_scratch) * scratch, const mover_exec *exec) {
-    const int64_t n = desc->n, m = desc->m, d = desc->d;
-    for (int64_t p = 0; p < desc->batch; p++)
-        MOVER_TRY(
-            R(mover_cost_product)(x + p * n * d, d, y + p * m * d, d, n, m, d, 1, cost + p * n * m, m, scratch, exec));
-    return MOVER_OK;
-}
-
 void R(mover_cpu_transport_layout)(const mover_transport_desc *desc, mover_arena *arena) {
     sinkhorn_solver solver = solver_of(desc);
     (void)R(mover_cost_take)(arena, desc->n, desc->m, desc->d);
     R(sinkhorn_take)(&solver, arena);
+}
+
+/* The costs of all problems, then their solutions; scratch comes from the arena. */
+static mover_status solve(const mover_transport_desc *desc, const real *x, const real *y, const real *a, const real *b,
+                          real *cost, mover_arena *arena, sinkhorn_solver *solver, const mover_exec *exec) {
+    const int64_t n = desc->n, m = desc->m, d = desc->d;
+    const R(mover_cost_scratch) scratch = R(mover_cost_take)(arena, n, m, d);
+    *solver = solver_of(desc);
+    solver->cost = cost;
+    solver->a = a;
+    solver->b = b;
+    R(sinkhorn_take)(solver, arena);
+    for (int64_t p = 0; p < desc->batch; p++)
+        MOVER_TRY(
+            R(mover_cost_product)(x + p * n * d, d, y + p * m * d, d, n, m, d, 1, cost + p * n * m, m, &scratch, exec));
+    return R(sinkhorn_solve)(solver, exec);
 }
 
 mover_status R(mover_cpu_transport_forward)(const mover_transport_desc *desc, const real *x, const real *y,
@@ -42,14 +49,8 @@ mover_status R(mover_cpu_transport_forward)(const mover_transport_desc *desc, co
                                             int32_t *n_iter, real *marginal_error, void *workspace,
                                             const mover_exec *exec) {
     mover_arena arena = mover_arena_over(workspace);
-    const R(mover_cost_scratch) scratch = R(mover_cost_take)(&arena, desc->n, desc->m, desc->d);
-    sinkhorn_solver solver = solver_of(desc);
-    solver.cost = cost;
-    solver.a = a;
-    solver.b = b;
-    R(sinkhorn_take)(&solver, &arena);
-    MOVER_TRY(all_costs(desc, x, y, cost, &scratch, exec));
-    MOVER_TRY(R(sinkhorn_solve)(&solver, exec));
+    sinkhorn_solver solver;
+    MOVER_TRY(solve(desc, x, y, a, b, cost, &arena, &solver, exec));
     MOVER_TRY(R(sinkhorn_plan)(&solver, plan, marginal_error, exec));
     R(sinkhorn_potentials)(&solver, f, g, NULL);
     for (int64_t p = 0; p < desc->batch; p++) n_iter[p] = solver.iterations[p];
@@ -111,14 +112,8 @@ mover_status R(mover_cpu_transport_value_forward)(const mover_transport_desc *de
                                                   void *workspace, const mover_exec *exec) {
     mover_arena arena = mover_arena_over(workspace);
     real *cost = mover_take(&arena, desc->batch * desc->n, desc->m, sizeof(real));
-    const R(mover_cost_scratch) scratch = R(mover_cost_take)(&arena, desc->n, desc->m, desc->d);
-    sinkhorn_solver solver = solver_of(desc);
-    solver.cost = cost;
-    solver.a = a;
-    solver.b = b;
-    R(sinkhorn_take)(&solver, &arena);
-    MOVER_TRY(all_costs(desc, x, y, cost, &scratch, exec));
-    MOVER_TRY(R(sinkhorn_solve)(&solver, exec));
+    sinkhorn_solver solver;
+    MOVER_TRY(solve(desc, x, y, a, b, cost, &arena, &solver, exec));
     R(sinkhorn_potentials)(&solver, f, g, value);
     return MOVER_OK;
 }
