@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from measure import interleaved, peak_mebibytes
+from measure import interleaved
 from torch import Tensor
 
 import mover.ops
@@ -78,7 +78,6 @@ def run(quick: bool) -> list[dict]:
                     "k": 3,
                     "what": "forward + backward" if backward else "forward",
                     "times": interleaved(contenders),
-                    "peak MiB": {m: peak_mebibytes(c) for m, c in contenders.items()},
                 }
             )
             times = results[-1]["times"]
@@ -99,7 +98,7 @@ def table(rows: list[dict]) -> str:
     ]
     for row in rows:
         times = {name: row["times"][name]["ms"] for name in names}
-        cells = [f"{value:.1f} ms, {row['peak MiB'][name]:.0f} MiB" for name, value in times.items()]
+        cells = [f"{value:.1f} ms" for value in times.values()]
         lines.append(
             f"| {row['N']} | {row['what']} | "
             + " | ".join(cells)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import platform
@@ -52,9 +53,10 @@ def _summary(values: list[float]) -> dict:
 
 
 def peak_mebibytes(run: Run) -> float:
-    """Memory that `run` takes above what is in use before it, at its highest (resident pages; Linux)."""
+    """Memory that `run` takes above what is in use before it, at its highest (resident pages; Linux with glibc)."""
     run()
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # give freed pages back, so that taking them again shows
     Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")
     run()

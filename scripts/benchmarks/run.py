@@ -8,10 +8,11 @@ from pathlib import Path
 
 import contrast
 import measure
+import memory
 import transport
 import triples
 
-BENCHMARKS = {"transport": transport, "contrast": contrast, "triples": triples}
+BENCHMARKS = {"transport": transport, "contrast": contrast, "triples": triples, "memory": memory}
 
 
 def main() -> None:
@@ -40,8 +41,7 @@ def render(name: str, record: dict) -> str:
     where = ", ".join(f"{key} {value}" for key, value in record["environment"].items())
     return (
         f"# {name}\n\n{(benchmark.__doc__ or '').strip()}\n\n{benchmark.table(record['rows'])}\n\n"
-        "Medians; memory is the peak above what was in use before. Rendered from "
-        f"`{name}-cpu.json`, made by `{record['command']}` on: {where}.\n"
+        f"Rendered from `{name}-cpu.json`, made by `{record['command']}` on: {where}.\n"
     )
 
 

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable
 
 import torch
-from measure import interleaved, peak_mebibytes
+from measure import interleaved
 from torch import Tensor
 
 import mover.ops
@@ -117,7 +117,6 @@ def run(quick: bool) -> list[dict]:
                     "iterations": result.n_iter.tolist(),
                     "L1 error": errors,
                     "times": interleaved(contenders),
-                    "peak MiB": {n: peak_mebibytes(c) for n, c in contenders.items()},
                 }
             )
             print_row(rows[-1])
@@ -150,7 +149,7 @@ def table(rows: list[dict]) -> str:
     for row in rows:
         times = {name: row["times"][name]["ms"] for name in names}
         peer = min(value for name, value in times.items() if name not in ("products", "mover"))
-        cells = [f"{value:.1f} ms, {row['peak MiB'][name]:.0f} MiB" for name, value in times.items()]
+        cells = [f"{value:.1f} ms" for value in times.values()]
         lines.append(
             f"| {row['B']} | {row['what']} | "
             + " | ".join(cells)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from measure import interleaved, peak_mebibytes
+from measure import interleaved
 from torch import Tensor
 
 import mover.ops
@@ -59,7 +59,6 @@ def run(quick: bool) -> list[dict]:
                     "B": size,
                     "what": "forward + gradients" if backward else "forward",
                     "times": interleaved(contenders, most=50),
-                    "peak MiB": {m: peak_mebibytes(c) for m, c in contenders.items()},
                 }
             )
             times = results[-1]["times"]
@@ -77,7 +76,7 @@ def table(rows: list[dict]) -> str:
     lines = ["| B | | " + " | ".join(names) + " | eager / mover |", "|" + "---|" * (len(names) + 3)]
     for row in rows:
         times = {name: row["times"][name]["ms"] for name in names}
-        cells = [f"{value:.2f} ms, {row['peak MiB'][name]:.0f} MiB" for name, value in times.items()]
+        cells = [f"{value:.2f} ms" for value in times.values()]
         lines.append(
             f"| {row['B']} | {row['what']} | "
             + " | ".join(cells)
