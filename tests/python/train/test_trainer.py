@@ -256,7 +256,7 @@ def test_a_second_signal_quits_at_once() -> None:
         for word in ("ready", "noted"):
             assert process.stdout.readline().strip() == word
             process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 143
+        assert process.wait(timeout=120) == 143
     finally:
         process.kill()
         process.communicate()
