@@ -1,8 +1,9 @@
-"""Peak memory of plans of three pairs, forward + backward of sum(plan * W), after 10 and after 100 iterations.
+"""Peak memory of plans of three pairs, forward + backward of sum(plan * W), for at most 10 and 100 iterations.
 
 Contenders: `torch.ops.mover.transport`, whose backward keeps the rows and the plans and solves one linear system, and
-log-domain Sinkhorn in eager torch, one pair at a time, whose backward keeps every iteration. MiB above what was in use
-before; "plans" is the size of the three plans themselves. float32, d = 512.
+log-domain Sinkhorn in eager torch, one pair at a time, whose backward keeps every iteration. The latter takes all
+iterations allowed; the former ends at the floor of float32, an L1 error of 2e-6, after fewer than 100. MiB above what
+was in use before; "plans" is the size of the three plans themselves. float32, d = 512.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def table(rows: list[dict]) -> str:
     """Markdown."""
     names = [name for name in rows[0] if name not in ("B", "iterations")]
     lines = [
-        "| B | iterations | " + " | ".join(f"{name}, MiB" for name in names) + " |",
+        "| B | iterations, at most | " + " | ".join(f"{name}, MiB" for name in names) + " |",
         "|" + "---|" * (len(names) + 2),
     ]
     for row in rows:
