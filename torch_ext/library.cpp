@@ -33,15 +33,16 @@ STABLE_TORCH_LIBRARY(mover, m) {
     m.def("logdet(Tensor g, str backend=\"auto\") -> (Tensor logdet, Tensor info)");
     m.def("logdet_backward(Tensor grad_logdet, Tensor g, str backend) -> Tensor");
 
-    // volume: of groups of vectors, of listed groups of unit rows, and summed over all triples of three sets
+    // volume: of groups of vectors, of listed groups of unit rows, and summed over all triples of three sets, where one
+    // pass makes the sum and its gradients: expected_volume runs it where a gradient is wanted
     m.def("volume(Tensor v, float eps=0.0) -> Tensor");
     m.def("volume_backward(Tensor grad_volume, Tensor v, float eps) -> Tensor");
     m.def("group_volume(Tensor costs, Tensor groups) -> Tensor");
     m.def("group_volume_backward(Tensor grad_volume, Tensor costs, Tensor groups) -> Tensor");
     m.def("expected_volume(Tensor c12, Tensor c13, Tensor c23, Tensor? p12=None, Tensor? p13=None, Tensor? p23=None)"
           " -> Tensor");
-    m.def("expected_volume_backward(Tensor grad_value, Tensor c12, Tensor c13, Tensor c23, Tensor? p12, Tensor? p13,"
-          " Tensor? p23, bool[] needs) -> (Tensor grad_c12, Tensor grad_c13, Tensor grad_c23, Tensor grad_p12,"
+    m.def("expected_volume_with_gradients(Tensor c12, Tensor c13, Tensor c23, Tensor? p12, Tensor? p13, Tensor? p23,"
+          " bool[] needs) -> (Tensor value, Tensor grad_c12, Tensor grad_c13, Tensor grad_c23, Tensor grad_p12,"
           " Tensor grad_p13, Tensor grad_p23)");
 
     // scores: every anchor against every group, and retrieval by them; volume_scores_with_alphas is what volume_scores

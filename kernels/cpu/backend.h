@@ -69,8 +69,8 @@
     void mover_cpu_expected_volume_backward_layout_##S(const mover_expected_volume_desc *desc, mover_arena *arena);    \
     mover_status mover_cpu_expected_volume_backward_##S(                                                               \
         const mover_expected_volume_desc *desc, const real *c12, const real *c13, const real *c23, const real *p12,    \
-        const real *p13, const real *p23, const real *grad_value, real *grad_c12, real *grad_c13, real *grad_c23,      \
-        real *grad_p12, real *grad_p13, real *grad_p23, void *workspace, const mover_exec *exec);                      \
+        const real *p13, const real *p23, const real *grad_value, real *value, real *grad_c12, real *grad_c13,         \
+        real *grad_c23, real *grad_p12, real *grad_p13, real *grad_p23, void *workspace, const mover_exec *exec);      \
     void mover_cpu_volume_scores_layout_##S(const mover_volume_scores_desc *desc, mover_arena *arena);                 \
     mover_status mover_cpu_volume_scores_forward_##S(const mover_volume_scores_desc *desc, const real *anchor,         \
                                                      const real *others, const uint8_t *mask, real *scores,            \

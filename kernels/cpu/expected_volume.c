@@ -30,10 +30,10 @@ typedef struct triples {
     const real *c12, *c13, *c23, *p12, *p13, *p23;
     real grad_value;
     real *grad_c12, *grad_c13, *grad_c23, *grad_p12, *grad_p13, *grad_p23;
-    int want_c, want_p;
+    int want_c, want_p, want_value;
     int64_t group;           /* first row j of the group at work */
     real *share_c, *share_p; /* (blocks, GROUP, n3) */
-    double *block_sum;       /* (blocks of the forward) */
+    double *block_sum;       /* (blocks) */
 } triples;
 
 static triples triples_of(const mover_expected_volume_desc *desc, const real *c12, const real *c13, const real *c23,
@@ -143,13 +143,13 @@ mover_status R(mover_cpu_expected_volume_forward)(const mover_expected_volume_de
  * do not change within it and are multiplied to it later. */
 typedef struct sums {
     real *c13, *p13, *c23, *p23; /* (width) */
-    real c12, p12;
+    real c12, p12, value;
 } sums;
 
 /* by_c = g p_ij / 2 and by_p = g weigh the sums over j and i, for the upstream gradient g and weight = p_ij. */
 MOVER_INLINE void add_gradients(int64_t count, real alpha, real weight, real by_c, real by_p, const real *restrict beta,
                                 const real *restrict gamma, const real *restrict q, const real *restrict r, int want_c,
-                                int want_p, sums *into) {
+                                int want_p, int want_value, sums *into) {
     real *restrict c13 = into->c13, *restrict p13 = into->p13, *restrict c23 = into->c23, *restrict p23 = into->p23;
     real sum_c = 0, sum_p = 0;
     MOVER_SIMD_SUM(sum_c, sum_p)
@@ -162,33 +162,30 @@ MOVER_INLINE void add_gradients(int64_t count, real alpha, real weight, real by_
             c13[l] += by_c * both * ((1 - beta[l]) * (alpha * (2 - alpha)) - t * (1 - alpha));
             c23[l] += by_c * q[l] * inverse * t;
         }
+        if (want_p || want_value) sum_p += q[l] * ((r ? r[l] : 1) * volume);
         if (want_p) {
             const real both = (r ? r[l] : 1) * volume;
-            sum_p += q[l] * both;
             p13[l] += by_p * weight * both;
             p23[l] += by_p * weight * q[l] * volume;
         }
     }
     into->c12 = by_c * sum_c;
     into->p12 = by_p * sum_p;
+    into->value = weight * sum_p;
 }
 
 /* The constants make one loop of each kind. */
-MOVER_INLINE void add_gradients_of_kind(int64_t count, real alpha, real weight, real by_c, real by_p, const real *beta,
-                                        const real *gamma, const real *q, const real *r, int want_c, int want_p,
-                                        sums *into) {
-    if (r && want_c && want_p)
-        add_gradients(count, alpha, weight, by_c, by_p, beta, gamma, q, r, 1, 1, into);
-    else if (r && want_c)
-        add_gradients(count, alpha, weight, by_c, by_p, beta, gamma, q, r, 1, 0, into);
-    else if (r)
-        add_gradients(count, alpha, weight, by_c, by_p, beta, gamma, q, r, 0, 1, into);
-    else if (want_c && want_p)
-        add_gradients(count, alpha, weight, by_c, by_p, beta, gamma, q, NULL, 1, 1, into);
+MOVER_INLINE void add_gradients_with(const real *r, int want_c, int want_p, int want_value, int64_t count, real alpha,
+                                     real weight, real by_c, real by_p, const real *beta, const real *gamma,
+                                     const real *q, sums *into) {
+    if (want_c && want_p)
+        add_gradients(count, alpha, weight, by_c, by_p, beta, gamma, q, r, 1, 1, 0, into);
+    else if (want_c && want_value)
+        add_gradients(count, alpha, weight, by_c, by_p, beta, gamma, q, r, 1, 0, 1, into);
     else if (want_c)
-        add_gradients(count, alpha, weight, by_c, by_p, beta, gamma, q, NULL, 1, 0, into);
+        add_gradients(count, alpha, weight, by_c, by_p, beta, gamma, q, r, 1, 0, 0, into);
     else
-        add_gradients(count, alpha, weight, by_c, by_p, beta, gamma, q, NULL, 0, 1, into);
+        add_gradients(count, alpha, weight, by_c, by_p, beta, gamma, q, r, 0, 1, 0, into);
 }
 
 /* As forward_tile, for block `block` of rows i; j0 and l0 are those of the tile. */
@@ -196,6 +193,7 @@ MOVER_HOT static void backward_tile(const triples *call, int64_t block, int64_t 
                                     int64_t width) {
     real gamma[ROWS][WIDTH], c23[ROWS][WIDTH], p23[ROWS][WIDTH], beta[WIDTH], c13[WIDTH], p13[WIDTH], ones[WIDTH];
     const int64_t begin = call->n1 * block / call->blocks, end = call->n1 * (block + 1) / call->blocks;
+    double value = 0;
     fill(ones, width, 1);
     for (int64_t j = 0; j < rows; j++) {
         half_costs(call->c23 + (j0 + j) * call->n3 + l0, width, gamma[j]);
@@ -212,9 +210,15 @@ MOVER_HOT static void backward_tile(const triples *call, int64_t block, int64_t 
             const int64_t ij = i * call->n2 + j0 + j;
             const real weight = call->p12 ? call->p12[ij] : 1;
             const real *r = call->p23 ? call->p23 + (j0 + j) * call->n3 + l0 : NULL;
-            sums into = {c13, p13, c23[j], p23[j], 0, 0};
-            add_gradients_of_kind(width, half_cost(call->c12[ij]), weight, call->grad_value * weight / 2,
-                                  call->grad_value, beta, gamma[j], q, r, call->want_c, call->want_p, &into);
+            sums into = {c13, p13, c23[j], p23[j], 0, 0, 0};
+            const real alpha = half_cost(call->c12[ij]), by_c = call->grad_value * weight / 2;
+            if (r)
+                add_gradients_with(r, call->want_c, call->want_p, call->want_value, width, alpha, weight, by_c,
+                                   call->grad_value, beta, gamma[j], q, &into);
+            else
+                add_gradients_with(NULL, call->want_c, call->want_p, call->want_value, width, alpha, weight, by_c,
+                                   call->grad_value, beta, gamma[j], q, &into);
+            value += (double)into.value;
             if (call->grad_c12) call->grad_c12[ij] += into.c12;
             if (call->grad_p12) call->grad_p12[ij] += into.p12;
         }
@@ -234,6 +238,7 @@ MOVER_HOT static void backward_tile(const triples *call, int64_t block, int64_t 
         if (call->grad_p23)
             for (int64_t l = 0; l < width; l++) call->share_p[share + l] = p23[j][l];
     }
+    call->block_sum[block] += value;
 }
 
 static void backward_blocks(int64_t begin, int64_t end, void *ctx) {
@@ -272,6 +277,7 @@ static void share_rows(int64_t begin, int64_t end, void *ctx) {
 static void take_backward(triples *call, mover_arena *arena) {
     const int64_t blocks = mover_ceil_div(call->n1, LEAST_BLOCK);
     call->blocks = mover_min(blocks, MOST_BLOCKS);
+    call->block_sum = mover_take(arena, call->blocks, 1, sizeof(double));
     call->share_c = mover_take(arena, call->blocks * GROUP, call->n3, sizeof(real));
     call->share_p = mover_take(arena, call->blocks * GROUP, call->n3, sizeof(real));
 }
@@ -287,7 +293,7 @@ static void zero(real *grad, int64_t count) {
 
 mover_status R(mover_cpu_expected_volume_backward)(const mover_expected_volume_desc *desc, const real *c12,
                                                    const real *c13, const real *c23, const real *p12, const real *p13,
-                                                   const real *p23, const real *grad_value, real *grad_c12,
+                                                   const real *p23, const real *grad_value, real *value, real *grad_c12,
                                                    real *grad_c13, real *grad_c23, real *grad_p12, real *grad_p13,
                                                    real *grad_p23, void *workspace, const mover_exec *exec) {
     mover_arena arena = mover_arena_over(workspace);
@@ -302,12 +308,15 @@ mover_status R(mover_cpu_expected_volume_backward)(const mover_expected_volume_d
     call.grad_p23 = grad_p23;
     call.want_c = grad_c12 || grad_c13 || grad_c23;
     call.want_p = grad_p12 || grad_p13 || grad_p23;
+    call.want_value = value != NULL;
+    for (int64_t block = 0; block < call.blocks; block++) call.block_sum[block] = 0;
     zero(grad_c12, call.n1 * call.n2);
     zero(grad_c13, call.n1 * call.n3);
     zero(grad_c23, call.n2 * call.n3);
     zero(grad_p12, call.n1 * call.n2);
     zero(grad_p13, call.n1 * call.n3);
     zero(grad_p23, call.n2 * call.n3);
+    if (!call.want_c && !call.want_p) call.want_p = call.want_value; /* its loop makes the value too */
     if (!call.want_c && !call.want_p) return MOVER_OK;
     const int64_t work = mover_ceil_div(call.n1, mover_max(1, call.blocks)) * GROUP * call.n3;
     for (; call.group < call.n2; call.group += GROUP) {
@@ -316,5 +325,8 @@ mover_status R(mover_cpu_expected_volume_backward)(const mover_expected_volume_d
         if (grad_c23 || grad_p23)
             MOVER_TRY(mover_run(exec, call.group, last, mover_grain(call.blocks * call.n3), share_rows, &call));
     }
+    double sum = 0;
+    for (int64_t block = 0; block < call.blocks; block++) sum += call.block_sum[block];
+    if (value) *value = (real)sum;
     return MOVER_OK;
 }

@@ -173,9 +173,9 @@ mover_status mover_expected_volume_forward(const mover_expected_volume_desc *des
 
 mover_status mover_expected_volume_backward(const mover_expected_volume_desc *desc, const void *c12, const void *c13,
                                             const void *c23, const void *p12, const void *p13, const void *p23,
-                                            const void *grad_value, void *grad_c12, void *grad_c13, void *grad_c23,
-                                            void *grad_p12, void *grad_p13, void *grad_p23, void *workspace,
-                                            size_t bytes, const mover_exec *exec) {
+                                            const void *grad_value, void *value, void *grad_c12, void *grad_c13,
+                                            void *grad_c23, void *grad_p12, void *grad_p13, void *grad_p23,
+                                            void *workspace, size_t bytes, const mover_exec *exec) {
     static const char function[] = "mover_expected_volume_backward";
     size_t needed;
     MOVER_TRY(expected_size(function, desc, 1, &needed));
@@ -183,9 +183,9 @@ mover_status mover_expected_volume_backward(const mover_expected_volume_desc *de
     MOVER_TRY(mover_check_pointer(function, "grad_value", grad_value, 1));
     MOVER_TRY(mover_check_workspace(function, workspace, bytes, needed));
     if (desc->dtype == MOVER_FLOAT32)
-        return mover_cpu_expected_volume_backward_f32(desc, c12, c13, c23, p12, p13, p23, grad_value, grad_c12,
+        return mover_cpu_expected_volume_backward_f32(desc, c12, c13, c23, p12, p13, p23, grad_value, value, grad_c12,
                                                       grad_c13, grad_c23, grad_p12, grad_p13, grad_p23, workspace,
                                                       exec);
-    return mover_cpu_expected_volume_backward_f64(desc, c12, c13, c23, p12, p13, p23, grad_value, grad_c12, grad_c13,
-                                                  grad_c23, grad_p12, grad_p13, grad_p23, workspace, exec);
+    return mover_cpu_expected_volume_backward_f64(desc, c12, c13, c23, p12, p13, p23, grad_value, value, grad_c12,
+                                                  grad_c13, grad_c23, grad_p12, grad_p13, grad_p23, workspace, exec);
 }

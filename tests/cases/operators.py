@@ -108,14 +108,23 @@ OPERATORS: dict[str, Callable[[torch.dtype], Arguments]] = {
     "volume_scores": _volume_scores,
 }
 
-# Operators without a gradient, or whose backward is another's.
+
+def _with_gradients(dtype: torch.dtype) -> Arguments:
+    return *_expected_volume(dtype), [True] * 6
+
+
+# Operators without a backward operator of their own.
 FORWARD_OPERATORS: dict[str, Callable[[torch.dtype], Arguments]] = {
+    "expected_volume_with_gradients": _with_gradients,
     "volume_scores_with_alphas": _span_scores,
     "volume_topk": _volume_topk,
     "volume_rank": _volume_rank,
 }
 
 ALL_OPERATORS = OPERATORS | FORWARD_OPERATORS
+
+# Operators whose gradient is an operator, <name>_backward. That of expected_volume is made with its value.
+WITH_BACKWARD = [name for name in OPERATORS if name != "expected_volume"]
 
 # Which outputs carry a gradient.
 DIFFERENTIABLE = {"sinkhorn": 1, "transport": 2, "transport_value": 1, "logdet": 1}

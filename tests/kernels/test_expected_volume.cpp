@@ -55,7 +55,7 @@ template <class T> T value_of(const Problem<T> &p, const mover_exec *exec = null
 /* The gradients of c12, c13, c23, p12, p13, p23; those not in `wanted` stay empty. */
 template <class T>
 std::vector<std::vector<T>> gradients_of(const Problem<T> &p, T upstream = 1, unsigned wanted = 63,
-                                         const mover_exec *exec = nullptr) {
+                                         const mover_exec *exec = nullptr, T *value = nullptr) {
     const auto desc = p.desc();
     size_t bytes = 0;
     EXPECT_OK(mover_expected_volume_backward_workspace_size(&desc, &bytes));
@@ -69,9 +69,18 @@ std::vector<std::vector<T>> gradients_of(const Problem<T> &p, T upstream = 1, un
             to[q] = out[q].data();
         }
     EXPECT_OK(mover_expected_volume_backward(&desc, p.c12.data(), p.c13.data(), p.c23.data(), p.w12(), p.w13(), p.w23(),
-                                             &upstream, to[0], to[1], to[2], to[3], to[4], to[5], workspace.data(),
-                                             bytes, exec));
+                                             &upstream, value, to[0], to[1], to[2], to[3], to[4], to[5],
+                                             workspace.data(), bytes, exec));
     return out;
+}
+
+/* The value that the backward makes in passing. */
+template <class T> T value_in_passing(const Problem<T> &p, unsigned wanted) {
+    T value = not_a_number<T>();
+    const std::vector<std::vector<T>> with = gradients_of<T>(p, T(2), wanted, nullptr, &value);
+    const std::vector<std::vector<T>> without = gradients_of<T>(p, T(2), wanted);
+    for (size_t q = 0; q < 6; q++) EXPECT_TRUE(same_bits(with[q], without[q]));
+    return value;
 }
 
 template <class T> double expected_value(const Problem<T> &p) {
@@ -101,6 +110,18 @@ TYPED_TEST(ExpectedVolume, IsTheSumOverAllTriples) {
             const double expected = expected_value(p);
             EXPECT_NEAR(static_cast<double>(value_of(p)), expected, expected * tolerance<T>(1e-6, 1e-13));
         }
+}
+
+TYPED_TEST(ExpectedVolume, TheBackwardMakesTheValueInPassing) {
+    using T = TypeParam;
+    for (const unsigned wanted : {0u, 7u, 56u, 63u, 1u, 32u}) {
+        auto p = problem<T>(33, 31, 70, 40 + wanted);
+        p.weigh23 = wanted & 1;
+        const double expected = expected_value(p);
+        EXPECT_NEAR(static_cast<double>(value_in_passing(p, wanted)), expected, expected * tolerance<T>(1e-6, 1e-13));
+    }
+    auto nothing = problem<T>(0, 3, 4);
+    EXPECT_EQ(value_in_passing(nothing, 63), 0);
 }
 
 TYPED_TEST(ExpectedVolume, BackwardIsTheGradient) {
@@ -272,8 +293,9 @@ TEST(ExpectedVolumeErrors, NameTheFunctionAndTheArgument) {
     EXPECT_FAILS(mover_expected_volume_forward(&desc, &x, &x, nullptr, nullptr, nullptr, nullptr, &value,
                                                workspace.data(), bytes, nullptr),
                  MOVER_ERROR_ARGUMENT, "c23 must not be NULL");
-    EXPECT_FAILS(mover_expected_volume_backward(&desc, &x, &x, &x, nullptr, nullptr, nullptr, nullptr, &value, nullptr,
-                                                nullptr, nullptr, nullptr, nullptr, workspace.data(), bytes, nullptr),
+    EXPECT_FAILS(mover_expected_volume_backward(&desc, &x, &x, &x, nullptr, nullptr, nullptr, nullptr, nullptr, &value,
+                                                nullptr, nullptr, nullptr, nullptr, nullptr, workspace.data(), bytes,
+                                                nullptr),
                  MOVER_ERROR_ARGUMENT, "grad_value must not be NULL");
     desc.n1 = desc.n2 = INT64_C(1) << 40;
     EXPECT_FAILS(mover_expected_volume_backward_workspace_size(&desc, &bytes), MOVER_ERROR_OVERFLOW, "does not fit");

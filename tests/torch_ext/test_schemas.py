@@ -35,9 +35,9 @@ SCHEMAS = {
     "group_volume_backward": "(Tensor grad_volume, Tensor costs, Tensor groups) -> Tensor",
     "expected_volume": "(Tensor c12, Tensor c13, Tensor c23, Tensor? p12=None, Tensor? p13=None, Tensor? p23=None) "
     "-> Tensor",
-    "expected_volume_backward": "(Tensor grad_value, Tensor c12, Tensor c13, Tensor c23, Tensor? p12, Tensor? p13, "
-    "Tensor? p23, bool[] needs) -> (Tensor grad_c12, Tensor grad_c13, Tensor grad_c23, Tensor grad_p12, "
-    "Tensor grad_p13, Tensor grad_p23)",
+    "expected_volume_with_gradients": "(Tensor c12, Tensor c13, Tensor c23, Tensor? p12, Tensor? p13, "
+    "Tensor? p23, bool[] needs) -> (Tensor value, Tensor grad_c12, Tensor grad_c13, Tensor grad_c23, "
+    "Tensor grad_p12, Tensor grad_p13, Tensor grad_p23)",
     "volume_scores": SCORES_ARGUMENTS + " -> Tensor",
     "volume_scores_with_alphas": SCORES_ARGUMENTS + " -> (Tensor scores, Tensor alphas)",
     "volume_scores_backward": "(Tensor grad_scores, Tensor anchor, Tensor others, Tensor? mask, Tensor alphas, "

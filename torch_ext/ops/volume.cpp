@@ -115,31 +115,31 @@ Tensor expected_volume(const Tensor &c12_, const Tensor &c13_, const Tensor &c23
     return value;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>
-expected_volume_backward(const Tensor &grad_value_, const Tensor &c12_, const Tensor &c13_, const Tensor &c23_,
-                         std::optional<Tensor> p12_, std::optional<Tensor> p13_, std::optional<Tensor> p23_,
-                         std::vector<bool> needs) {
-    const char *op = "expected_volume_backward";
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>
+expected_volume_with_gradients(const Tensor &c12_, const Tensor &c13_, const Tensor &c23_, std::optional<Tensor> p12_,
+                               std::optional<Tensor> p13_, std::optional<Tensor> p23_, std::vector<bool> needs) {
+    const char *op = "expected_volume_with_gradients";
     const mover_expected_volume_desc desc = describe_triples(op, c12_, c13_, c23_);
     const std::optional<Tensor> p12 = check_weights(op, "p12", p12_, "c12", c12_);
     const std::optional<Tensor> p13 = check_weights(op, "p13", p13_, "c13", c13_);
     const std::optional<Tensor> p23 = check_weights(op, "p23", p23_, "c23", c23_);
-    check_shape(op, "grad_value", grad_value_, {}, "c12", c12_);
     check_needs(op, needs, 6);
-    const Tensor grad_value = dense(grad_value_);
-    const Tensor c12 = dense(c12_), c13 = dense(c13_), c23 = dense(c23_);
+    const Tensor c12 = dense(c12_), c13 = dense(c13_), c23 = dense(c23_), value = new_empty(c12, Sizes{});
     const Tensor grad_c12 = gradient_like(c12, needs[0]), grad_c13 = gradient_like(c13, needs[1]),
                  grad_c23 = gradient_like(c23, needs[2]);
     const Tensor grad_p12 = gradient_like(c12, needs[3]), grad_p13 = gradient_like(c13, needs[4]),
                  grad_p23 = gradient_like(c23, needs[5]);
+    const float one = 1;
+    const double one_in_double = 1;
+    const void *upstream = desc.dtype == MOVER_FLOAT32 ? static_cast<const void *>(&one) : &one_in_double;
     const Workspace workspace = workspace_for(op, c12, mover_expected_volume_backward_workspace_size, desc);
     const mover_exec exec = lend(c12, {desc.n1, desc.n2, desc.n3});
     check_status(op, mover_expected_volume_backward(
                          &desc, data_of(c12), data_of(c13), data_of(c23), data_of(p12), data_of(p13), data_of(p23),
-                         data_of(grad_value), output(grad_c12, needs[0]), output(grad_c13, needs[1]),
+                         upstream, output(value), output(grad_c12, needs[0]), output(grad_c13, needs[1]),
                          output(grad_c23, needs[2]), output(grad_p12, needs[3]), output(grad_p13, needs[4]),
                          output(grad_p23, needs[5]), workspace.data(), workspace.bytes, &exec));
-    return {grad_c12, grad_c13, grad_c23, grad_p12, grad_p13, grad_p23};
+    return {value, grad_c12, grad_c13, grad_c23, grad_p12, grad_p13, grad_p23};
 }
 
 } // namespace mover_torch

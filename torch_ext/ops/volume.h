@@ -19,9 +19,8 @@ Tensor expected_volume(const Tensor &c12, const Tensor &c13, const Tensor &c23, 
                        std::optional<Tensor> p13, std::optional<Tensor> p23);
 
 // needs: c12, c13, c23, p12, p13, p23
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>
-expected_volume_backward(const Tensor &grad_value, const Tensor &c12, const Tensor &c13, const Tensor &c23,
-                         std::optional<Tensor> p12, std::optional<Tensor> p13, std::optional<Tensor> p23,
-                         std::vector<bool> needs);
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>
+expected_volume_with_gradients(const Tensor &c12, const Tensor &c13, const Tensor &c23, std::optional<Tensor> p12,
+                               std::optional<Tensor> p13, std::optional<Tensor> p23, std::vector<bool> needs);
 
 } // namespace mover_torch

@@ -55,8 +55,9 @@ def register_operator(
     `setup_context(ctx, inputs, outputs)` keeps what `backward(ctx, needs, *gradients)` uses. Under autocast the
     operator runs in float32 (in float64 where its inputs are).
 
-    `keeping` names the operator that runs instead where a gradient is wanted: it takes the same inputs and returns the
-    outputs of this one followed by what else `setup_context` is to keep. Without `fake_backward` there is no operator
+    `keeping` names the operator that runs instead where a gradient is wanted: it takes the same inputs, and `needs`
+    where its schema ends with that, and returns the outputs of this one followed by what else `setup_context` is to
+    keep. Without `fake_backward` there is no operator
     of the name `<name>_backward`: the rule uses another.
     """
     _register_forward(name, fake)
@@ -66,10 +67,8 @@ def register_operator(
     torch.library.register_fake(f"mover::{name}_backward", fake_backward)
 
     def no_double_backward(ctx: Context, needs: Sequence[bool], *gradients: Tensor | None) -> Gradients:
-        raise RuntimeError(
-            f"mover::{name}: double backward is not supported. Call backward or torch.autograd.grad without "
-            "create_graph, or take the second derivative of mover.reference."
-        )
+        refuse_double_backward(name)
+        return ()
 
     _register_gradient(f"{name}_backward", _no_context, no_double_backward)
 
@@ -119,6 +118,7 @@ def _register_gradient(
     operator = getattr(torch.ops.mover, name).default
     recorded = getattr(torch.ops.mover, keeping).default if keeping else operator
     outputs_count = len(operator._schema.returns)
+    takes_needs = len(recorded._schema.arguments) > len(operator._schema.arguments)
     defaults = [argument.default_value for argument in operator._schema.arguments]
 
     def refuse_forward_mode() -> None:
@@ -134,7 +134,8 @@ def _register_gradient(
     class Gradient(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, keyset: Any, *inputs: Any) -> Any:
-            outputs = below_autograd(recorded, keyset, inputs)
+            needs = (list(ctx.needs_input_grad[1:]),) if takes_needs else ()
+            outputs = below_autograd(recorded, keyset, inputs + needs)
             ctx.set_materialize_grads(False)
             setup_context(ctx, inputs, outputs)
             if keeping is None:
@@ -171,6 +172,32 @@ def _register_gradient(
         return Gradient.apply(keyset, *inputs)
 
     _library.impl(name, kernel, "Autograd", with_keyset=True)
+
+
+class _Once(torch.autograd.Function):
+    """The tensor itself; a sentence where it is differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, name: str, gradient: Tensor) -> Tensor:
+        ctx.name = name
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        refuse_double_backward(ctx.name)
+
+
+def once_differentiable(name: str, gradient: Tensor) -> Tensor:
+    """A gradient made by torch operations in the rule of `mover::<name>`, which must not be differentiated again."""
+    return _Once.apply(name, gradient) if torch.is_grad_enabled() else gradient
+
+
+def refuse_double_backward(name: str) -> None:
+    """Raises the sentence of all operators."""
+    raise RuntimeError(
+        f"mover::{name}: double backward is not supported. Call backward or torch.autograd.grad without "
+        "create_graph, or take the second derivative of mover.reference."
+    )
 
 
 def gradient_shape(like: Tensor, needed: bool) -> Tensor:

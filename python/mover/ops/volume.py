@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from mover.ops.inputs import at_least_float32
-from mover.ops.registration import Context, Gradients, gradient_shape, register_operator
+from mover.ops.registration import (
+    Context,
+    Gradients,
+    gradient_shape,
+    once_differentiable,
+    register_operator,
+)
 
 
 def volume(v: Tensor, eps: float = 0.0) -> Tensor:
@@ -67,8 +73,8 @@ def expected_volume(
             masses a of set 1 is p12 = plan12, p13 = plan13 / a[:, None] (0 where a is 0), p23 = None.
 
     Returns:
-        A scalar. Memory grows with the squares of the sizes only. The gradient flows to all six; those that no one
-        asks for are not computed.
+        A scalar. Memory grows with the squares of the sizes only. The gradient flows to all six; those that are wanted
+        are made with the value, in one pass, and kept.
 
     Raises:
         RuntimeError: shapes, types or devices that do not fit.
@@ -142,8 +148,7 @@ def _fake_expected(
     return c12.new_empty(())
 
 
-def _fake_expected_backward(
-    grad_value: Tensor,
+def _fake_with_gradients(
     c12: Tensor,
     c13: Tensor,
     c23: Tensor,
@@ -152,21 +157,37 @@ def _fake_expected_backward(
     p23: Tensor | None,
     needs: Sequence[bool],
 ) -> tuple[Tensor, ...]:
-    return tuple(gradient_shape(like, need) for like, need in zip((c12, c13, c23) * 2, needs, strict=True))
+    gradients = (gradient_shape(like, need) for like, need in zip((c12, c13, c23) * 2, needs, strict=True))
+    return c12.new_empty(()), *gradients
 
 
-def _setup_expected(ctx: Context, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+def _setup_expected(ctx: Context, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*outputs[1:])
+    ctx.mark_non_differentiable(*outputs[1:])
 
 
-def _expected_backward(ctx: Context, needs: Sequence[bool], grad_value: Tensor) -> Gradients:
-    return torch.ops.mover.expected_volume_backward(grad_value, *ctx.saved_tensors, needs)
+def _expected_backward(ctx: Context, needs: Sequence[bool], grad_value: Tensor, *_: None) -> Gradients:
+    # the value is a scalar, so its gradients were made with it and are only scaled
+    gradients = zip(ctx.saved_tensors, needs[:6], strict=True)
+    return tuple(
+        once_differentiable("expected_volume", grad_value * gradient) if need else None for gradient, need in gradients
+    )
+
+
+def _with_gradients_backward(ctx: Context, needs: Sequence[bool], grad_value: Tensor, *_: None) -> Gradients:
+    return *_expected_backward(ctx, needs, grad_value), None
 
 
 register_operator(
+    "expected_volume_with_gradients",
+    fake=_fake_with_gradients,
+    setup_context=_setup_expected,
+    backward=_with_gradients_backward,
+)
+register_operator(
     "expected_volume",
     fake=_fake_expected,
-    fake_backward=_fake_expected_backward,
     setup_context=_setup_expected,
     backward=_expected_backward,
+    keeping="expected_volume_with_gradients",
 )
