@@ -33,9 +33,11 @@ STABLE_TORCH_LIBRARY(mover, m) {
     m.def("logdet(Tensor g, str backend=\"auto\") -> (Tensor logdet, Tensor info)");
     m.def("logdet_backward(Tensor grad_logdet, Tensor g, str backend) -> Tensor");
 
-    // volume: of one group of vectors, and summed over all triples of three sets of unit rows
+    // volume: of groups of vectors, of listed groups of unit rows, and summed over all triples of three sets
     m.def("volume(Tensor v, float eps=0.0) -> Tensor");
     m.def("volume_backward(Tensor grad_volume, Tensor v, float eps) -> Tensor");
+    m.def("group_volume(Tensor costs, Tensor groups) -> Tensor");
+    m.def("group_volume_backward(Tensor grad_volume, Tensor costs, Tensor groups) -> Tensor");
     m.def("expected_volume(Tensor c12, Tensor c13, Tensor c23, Tensor? p12=None, Tensor? p13=None, Tensor? p23=None)"
           " -> Tensor");
     m.def("expected_volume_backward(Tensor grad_value, Tensor c12, Tensor c13, Tensor c23, Tensor? p12, Tensor? p13,"

@@ -56,6 +56,12 @@
                                               const mover_exec *exec);                                                 \
     mover_status mover_cpu_volume_backward_##S(const mover_volume_desc *desc, const real *v, const real *grad_volume,  \
                                                real *grad_v, const mover_exec *exec);                                  \
+    mover_status mover_cpu_group_volume_forward_##S(const mover_group_volume_desc *desc, const real *costs,            \
+                                                    const int64_t *groups, real *volume, const mover_exec *exec);      \
+    void mover_cpu_group_volume_backward_layout_##S(const mover_group_volume_desc *desc, mover_arena *arena);          \
+    mover_status mover_cpu_group_volume_backward_##S(const mover_group_volume_desc *desc, const real *costs,           \
+                                                     const int64_t *groups, const real *grad_volume, real *grad_costs, \
+                                                     void *workspace, const mover_exec *exec);                         \
     void mover_cpu_expected_volume_layout_##S(const mover_expected_volume_desc *desc, mover_arena *arena);             \
     mover_status mover_cpu_expected_volume_forward_##S(                                                                \
         const mover_expected_volume_desc *desc, const real *c12, const real *c13, const real *c23, const real *p12,    \

@@ -10,6 +10,7 @@ X, Y = unit_rows(2, 5, 7, dtype=FLOAT), unit_rows(2, 6, 7, dtype=FLOAT, seed=1)
 C = torch.rand(2, 5, 6)
 V = unit_rows(3, 4, 6, dtype=FLOAT)
 ANCHOR, OTHERS = unit_rows(5, 7, dtype=FLOAT), unit_rows(4, 2, 7, dtype=FLOAT)
+COSTS, GROUPS = torch.rand(3, 4, 4), torch.tensor([[0, 3, 1], [2, 2, 3]])
 SOLVE = (0.1, 10, 1e-3)
 NEEDS = [True, True]
 
@@ -105,6 +106,43 @@ REFUSED = {
     "volume: a group must have 1 to 8 vectors, got k = 9 in v of the shape (9, 12)": ("volume", torch.rand(9, 12)),
     "volume: a group must have 1 to 8 vectors, got k = 0": ("volume", torch.rand(2, 0, 12)),
     "volume: eps must be >= 0, got -1": ("volume", V, -1.0),
+    "group_volume: costs must be float32 or float64, got int64": ("group_volume", C.long(), GROUPS),
+    "group_volume: groups must be int64, got int32": ("group_volume", COSTS, GROUPS.int()),
+    "group_volume: groups must be int64, got float32": ("group_volume", COSTS, GROUPS.float()),
+    "group_volume: groups must have the shape (T, k), got (3)": ("group_volume", COSTS, GROUPS[0]),
+    "group_volume: a group must have 2 to 8 rows, got k = 1 in groups of the shape (2, 1)": (
+        "group_volume",
+        COSTS,
+        GROUPS[:, :1],
+    ),
+    "group_volume: a group must have 2 to 8 rows, got k = 9": ("group_volume", COSTS, torch.zeros(2, 9).long()),
+    "group_volume: costs must have the shape (3, B, B) for the 3 pairs of k = 3 sets, got (1, 4, 4)": (
+        "group_volume",
+        COSTS[:1],
+        GROUPS,
+    ),
+    "group_volume: costs must have the shape (3, B, B) for the 3 pairs of k = 3 sets, got (3, 4, 3)": (
+        "group_volume",
+        COSTS[..., :3],
+        GROUPS,
+    ),
+    "group_volume: mover_group_volume_forward: groups[1, 2] must be a row number from 0 to 3, got 4": (
+        "group_volume",
+        COSTS,
+        torch.tensor([[0, 3, 1], [2, 2, 4]]),
+    ),
+    "group_volume_backward: mover_group_volume_backward: groups[0, 0] must be a row number from 0 to 3, got -1": (
+        "group_volume_backward",
+        torch.ones(2),
+        COSTS,
+        torch.tensor([[-1, 3, 1], [2, 2, 3]]),
+    ),
+    "group_volume_backward: grad_volume must have the shape (2), got (3)": (
+        "group_volume_backward",
+        torch.ones(3),
+        COSTS,
+        GROUPS,
+    ),
     "expected_volume: c12, c13, c23 must have the shapes (n1, n2), (n1, n3), (n2, n3), got (2, 3), (2, 4), (2, 4)": (
         "expected_volume",
         torch.rand(2, 3),
@@ -157,7 +195,7 @@ def test_refused(message):
 @pytest.mark.parametrize("name", OPERATORS)
 def test_tensors_of_two_types_are_refused(name):
     arguments = list(OPERATORS[name](torch.float32))
-    tensors = [i for i, value in enumerate(arguments) if isinstance(value, torch.Tensor)]
+    tensors = [i for i, value in enumerate(arguments) if isinstance(value, torch.Tensor) and value.is_floating_point()]
     for i in tensors[1:]:
         mixed = [value.double() if j == i else value for j, value in enumerate(arguments)]
         with pytest.raises(

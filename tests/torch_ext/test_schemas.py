@@ -30,6 +30,8 @@ SCHEMAS = {
     "logdet_backward": "(Tensor grad_logdet, Tensor g, str backend) -> Tensor",
     "volume": "(Tensor v, float eps=0.) -> Tensor",
     "volume_backward": "(Tensor grad_volume, Tensor v, float eps) -> Tensor",
+    "group_volume": "(Tensor costs, Tensor groups) -> Tensor",
+    "group_volume_backward": "(Tensor grad_volume, Tensor costs, Tensor groups) -> Tensor",
     "expected_volume": "(Tensor c12, Tensor c13, Tensor c23, Tensor? p12=None, Tensor? p13=None, Tensor? p23=None) "
     "-> Tensor",
     "expected_volume_backward": "(Tensor grad_value, Tensor c12, Tensor c13, Tensor c23, Tensor? p12, Tensor? p13, "

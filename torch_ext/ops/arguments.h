@@ -48,6 +48,9 @@ void check_like(const char *op, const char *name, const Tensor &tensor, const ch
 void check_shape(const char *op, const char *name, const Tensor &tensor, const Sizes &sizes, const char *like_name,
                  const Tensor &like);
 
+// int64, on the device of another argument.
+void check_indices(const char *op, const char *name, const Tensor &tensor, const char *like_name, const Tensor &like);
+
 // x (..., n, d) and y (..., m, d) with equal leading sizes.
 struct RowSets {
     mover_dtype dtype;

@@ -35,8 +35,8 @@
  *   Workspace   scratch memory of at least the size that the `_workspace_size` function returned for the same
  *               descriptor, in the memory space of the backend; NULL where that size is 0. Its contents mean
  *               nothing before or after the call.
- *   Values      data never cause an error. NaN or Inf in one problem of a batch makes the outputs of that
- *               problem NaN and leaves the others bit-identical.
+ *   Values      numbers never cause an error. NaN or Inf in one problem of a batch makes the outputs of that
+ *               problem NaN and leaves the others bit-identical. Row numbers must lie in their range.
  *   Repetition  the same inputs give the same bits whenever the number of threads and the lent functions are the
  *               same; a batch gives the bits of its problems solved one by one.
  *   Threads     functions are reentrant; they start no threads and keep no state but the text of the last error
@@ -321,6 +321,32 @@ MOVER_API mover_status mover_volume_forward(const mover_volume_desc *desc, const
 /* grad_volume (batch) -> grad_v (batch, k, d) */
 MOVER_API mover_status mover_volume_backward(const mover_volume_desc *desc, const void *v, const void *grad_volume,
                                              void *grad_v, const mover_exec *exec);
+
+/* The volumes of listed groups of unit rows, from their squared distances alone:
+ *
+ *     volume[t] = Vol(row groups[t,0] of set 0, row groups[t,1] of set 1, ..., row groups[t,k-1] of set k-1)
+ *
+ * costs (k(k-1)/2, n, n) holds the squared distances of each pair of sets, in the order (0,1), (0,2), ..., (0,k-1),
+ * (1,2), ..., (k-2,k-1): costs[p,i,j] is that of row i of the first set of pair p and row j of its second.
+ * groups (count, k) are row numbers from 0 to n-1. On the CPU another number is MOVER_ERROR_ARGUMENT, with a sentence
+ * that names the group, and nothing is written. A group may be listed more than once. Groups whose rows are linearly
+ * dependent to working precision have volume 0 and gradient 0. */
+
+typedef struct mover_group_volume_desc {
+    mover_dtype dtype;
+    int64_t n, k, count; /* n, count >= 0, 2 <= k <= MOVER_MAX_K */
+} mover_group_volume_desc;
+
+MOVER_API mover_status mover_group_volume_backward_workspace_size(const mover_group_volume_desc *desc, size_t *bytes);
+
+/* costs, groups -> volume (count) */
+MOVER_API mover_status mover_group_volume_forward(const mover_group_volume_desc *desc, const void *costs,
+                                                  const int64_t *groups, void *volume, const mover_exec *exec);
+
+/* grad_volume (count) -> grad_costs (k(k-1)/2, n, n): 0 for pairs of rows that no group lists. */
+MOVER_API mover_status mover_group_volume_backward(const mover_group_volume_desc *desc, const void *costs,
+                                                   const int64_t *groups, const void *grad_volume, void *grad_costs,
+                                                   void *workspace, size_t bytes, const mover_exec *exec);
 
 /* The sum over all triples of three sets of unit rows, from their squared distances alone:
  *

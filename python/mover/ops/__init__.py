@@ -12,7 +12,7 @@ from mover.ops.cost import cost
 from mover.ops.gram import gram, logdet
 from mover.ops.scores import volume_scores
 from mover.ops.sinkhorn import sinkhorn, transport, transport_value
-from mover.ops.volume import expected_volume, volume
+from mover.ops.volume import expected_volume, group_volume, volume
 from mover.results import LogdetResult, SinkhornResult, TransportResult
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "cost",
     "expected_volume",
     "gram",
+    "group_volume",
     "logdet",
     "sinkhorn",
     "transport",

@@ -10,6 +10,7 @@ from torch.autograd import forward_ad
 from cases.operators import (
     OPERATORS,
     differentiable_outputs,
+    map_floating,
     operator,
     outputs_of,
     tensors_of,
@@ -89,7 +90,7 @@ def test_gradcheck(name):
         if name == "volume_scores":
             values = [F.normalize(value, dim=-1) for value in values]
         remaining = iter(values)
-        full = [next(remaining) if isinstance(value, torch.Tensor) else value for value in arguments]
+        full = map_floating(lambda _: next(remaining), arguments)
         return differentiable_outputs(name, operator(name)(*full))
 
     assert torch.autograd.gradcheck(function, tensors)
@@ -148,8 +149,8 @@ def test_function_transforms_are_refused(name, transform):
 @pytest.mark.parametrize("name", OPERATORS)
 def test_autocast_runs_in_single(name):
     single = OPERATORS[name](torch.float32)
-    half = [v.bfloat16() if isinstance(v, torch.Tensor) else v for v in single]
-    expected = operator(name)(*[v.float() if isinstance(v, torch.Tensor) else v for v in half])
+    half = map_floating(torch.Tensor.bfloat16, single)
+    expected = operator(name)(*map_floating(torch.Tensor.float, half))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         under = operator(name)(*half)
         wide = operator(name)(*OPERATORS[name](torch.float64))
@@ -173,6 +174,7 @@ def test_functions_raise_half_precision_to_single(dtype):
     assert ops.gram(x).dtype == ops.volume(x[:2]).dtype == torch.float32
     assert ops.logdet(torch.eye(3, dtype=dtype)).logdet.dtype == torch.float32
     assert ops.volume_scores(x, y.unsqueeze(1)).dtype == torch.float32
+    assert ops.group_volume(torch.ones(1, 2, 2, dtype=dtype), torch.zeros(3, 2).long()).dtype == torch.float32
     assert ops.expected_volume(*[torch.ones(2, 2, dtype=dtype)] * 3).dtype == torch.float32
 
 
@@ -194,6 +196,7 @@ def step(x, y, z):
     log_volume = ops.logdet(ops.gram(group) + 1e-6 * torch.eye(3)).logdet
     return (
         ops.expected_volume(*result.cost.unbind(), result.plan[0], result.plan[1] * n)
+        + ops.group_volume(result.cost, torch.arange(n)[:, None].expand(n, 3)).mean()
         + F.cross_entropy(-scores, torch.arange(n))
         + ops.transport_value(x, y)
         + ops.sinkhorn(ops.cost(x, y)).plan.square().sum()
