@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = (ROOT / "VERSION").read_text().strip()
 MINOR = ".".join(VERSION.split(".")[:2])
+PKG_CONFIG = Path("lib") / "pkgconfig"
 HEADER = (ROOT / "kernels" / "include" / "mover" / "mover.h").read_text()
 INTERFACE = set(re.findall(r"^MOVER_API [^(]*?(\w+)\(", HEADER, re.MULTILINE))
 LIBRARIES = {
@@ -69,6 +70,31 @@ def test_the_header_stands_alone(run, prefixes, tmp_path, compiler, standard, su
     run(compiler, f"-std={standard}", *strict, "-I", prefixes["static"] / "include", source)
 
 
+def test_the_first_call_of_the_manual_works(run, prefixes, tmp_path):
+    comment = re.search(r"A FIRST CALL\n(.*?)LINKING", HEADER, re.DOTALL).group(1)
+    code = re.findall(r"^ \*     (.*)$", comment, re.MULTILINE)
+    program = """
+        #include <mover/mover.h>
+        #include <stdio.h>
+        #include <stdlib.h>
+        static float x[64 * 512], y[48 * 512], plan[64 * 48], cost[64 * 48], f[64], g[48], error;
+        int main(void) {
+            int32_t n_iter = 0;
+            for (int i = 0; i < 64; i++) x[i * 512 + i] = 1;
+            for (int j = 0; j < 48; j++) y[j * 512 + j] = 1;
+            %s
+            printf("%%d %%d %%g %%g", (int)status, (int)n_iter, cost[0], cost[1]);
+        }"""
+    (tmp_path / "first.c").write_text(program % "\n".join(code))
+    flags = run(
+        "pkg-config", "--static", "--cflags", "--libs", "mover", PKG_CONFIG_PATH=prefixes["static"] / PKG_CONFIG
+    )
+    run("cc", "-std=c11", "-Wall", "-Wextra", "-Werror", tmp_path / "first.c", "-o", tmp_path / "first", *flags.split())
+    status, n_iter, same, other = run(tmp_path / "first").split()
+    assert (status, same, other) == ("0", "0", "2")
+    assert 1 < int(n_iter) < 100
+
+
 @pytest.mark.parametrize(
     ("wanted", "compatible"),
     [(VERSION, True), (MINOR, True), ("0.0", False), (f"{MINOR}.99", False), ("0.99", False), ("1", False)],
@@ -88,7 +114,7 @@ def test_a_program_gets_the_minor_version_it_asks_for(run, prefixes, tmp_path, w
 
 def test_pkg_config_knows_it(run, prefix):
     def ask(*options: str) -> str:
-        return run("pkg-config", *options, "mover", PKG_CONFIG_PATH=prefix / "lib" / "pkgconfig").strip()
+        return run("pkg-config", *options, "mover", PKG_CONFIG_PATH=prefix / PKG_CONFIG).strip()
 
     assert ask("--modversion") == VERSION
     assert Path(ask("--variable=prefix")).resolve() == prefix.resolve()
