@@ -202,6 +202,35 @@ Array volume_backward(const Input &v_, const Input &grad_volume_, double eps) {
     return grad_v;
 }
 
+mover_group_volume_desc describe_listed(const Call &call) {
+    const int64_t k = call.size("k"), pairs = call.size("pairs");
+    const bool k_fits = k >= 2 && k <= MOVER_MAX_K; // else the library says so
+    if (k_fits && pairs != k * (k - 1) / 2)
+        call.fail("costs must have the shape (", k * (k - 1) / 2, ", n, n) for the pairs of k = ", k,
+                  " sets, got pairs = ", pairs);
+    return {call.dtype(), call.size("n"), k, call.size("count")};
+}
+
+Array group_volume(const Input &costs_, const Input &groups_) {
+    Call call("group_volume");
+    const void *costs = call.in("costs", costs_, "pairs n n");
+    const int64_t *groups = call.in_of<int64_t>("groups", groups_, "count k");
+    Array volume = call.out("count");
+    call.run(mover_group_volume_forward, describe_listed(call), costs, groups, volume.mutable_data());
+    return volume;
+}
+
+Array group_volume_backward(const Input &costs_, const Input &groups_, const Input &grad_volume_) {
+    Call call("group_volume_backward");
+    const void *costs = call.in("costs", costs_, "pairs n n");
+    const int64_t *groups = call.in_of<int64_t>("groups", groups_, "count k");
+    const void *grad_volume = call.in("grad_volume", grad_volume_, "count");
+    Array grad_costs = call.out("pairs n n");
+    call.run_in_workspace(mover_group_volume_backward_workspace_size, mover_group_volume_backward,
+                          describe_listed(call), costs, groups, grad_volume, grad_costs.mutable_data());
+    return grad_costs;
+}
+
 Array expected_volume(const Input &c12_, const Input &c13_, const Input &c23_, const Input &p12, const Input &p13,
                       const Input &p23) {
     Call call("expected_volume");
@@ -318,6 +347,12 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used()) {
                "v (..., k, d), k = 1 to 8 -> sqrt(det(V V^T) + eps^2) (...): the volume that k vectors span.");
     module.def("volume_backward", volume_backward, v, py::arg("grad_volume"), options, eps,
                "grad_volume (...) -> grad_v (..., k, d).");
+    module.def(
+        "group_volume", group_volume, py::arg("costs"), py::arg("groups"),
+        "costs (k(k-1)/2, n, n): squared distances of the pairs of k sets of unit rows; groups (count, k) int64:\n"
+        "a row number of each set -> the volumes of these groups (count).");
+    module.def("group_volume_backward", group_volume_backward, py::arg("costs"), py::arg("groups"),
+               py::arg("grad_volume"), "grad_volume (count) -> grad_costs (k(k-1)/2, n, n).");
     const auto p12 = py::arg("p12") = py::none(), p13 = py::arg("p13") = py::none(), p23 = py::arg("p23") = py::none();
     const py::arg c12("c12"), c13("c13"), c23("c23");
     module.def("expected_volume", expected_volume, c12, c13, c23, p12, p13, p23,

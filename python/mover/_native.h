@@ -32,8 +32,8 @@ inline std::string shape_text(const Sizes &sizes) {
 }
 
 // Shapes are written as names of sizes, "n d"; "... n d" has any number of batch sizes in front. A name stands for one
-// size, and "..." for the same sizes, in all arrays of a call: the first array that has them decides. All floating
-// inputs have the dtype of the first.
+// size, and "..." for the same sizes, in all arrays of a call: the first array that has them decides. All inputs but
+// those of in_of have the dtype of the first.
 class Call {
   public:
     explicit Call(const char *function) : function_(function) {}
@@ -51,6 +51,14 @@ class Call {
         const Array array = array_of(name, input);
         match(name, array, shape);
         return dense(array);
+    }
+    // The same for another type than the dtype: row numbers.
+    template <class T> const T *in_of(const char *name, const Input &input, const std::string &shape) {
+        const Array array = numbers(name, input);
+        if (!py::isinstance<py::array_t<T>>(array))
+            fail(name, " must be ", std::string(py::str(py::dtype::of<T>())), ", got ", dtype_text(array));
+        match(name, array, shape);
+        return static_cast<const T *>(dense(array));
     }
     // NULL for None.
     const void *optional(const char *name, const Input &input, const std::string &shape) {
@@ -109,10 +117,15 @@ class Call {
 
     static std::string dtype_text(const Array &array) { return py::str(array.dtype()); }
 
-    // The input as an array of the dtype of the call.
-    Array array_of(const char *name, const Input &input) {
+    Array numbers(const char *name, const Input &input) const {
         Array array = Array::ensure(input);
         if (!array) fail(name, " must be an array of numbers");
+        return array;
+    }
+
+    // The input as an array of the dtype of the call.
+    Array array_of(const char *name, const Input &input) {
+        Array array = numbers(name, input);
         const bool is_float = py::isinstance<py::array_t<float>>(array);
         if (!is_float && !py::isinstance<py::array_t<double>>(array))
             fail(name, " must be float32 or float64, got ", dtype_text(array));

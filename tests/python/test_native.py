@@ -35,6 +35,7 @@ CALLS: dict[str, Callable[..., Arguments]] = {
     "gram": lambda v: ((v,), {}),
     "logdet": lambda g, backend: ((g,), {}),
     "volume": lambda v, eps: ((v,), {"eps": eps}),
+    "group_volume": lambda costs, groups: ((costs, groups), {}),
     "expected_volume": lambda *costs_and_weights: (costs_and_weights, {}),
     "volume_scores": lambda anchor, others, mask, score, precision: ((anchor, others), {}),
 }
@@ -55,13 +56,15 @@ def call(name: str, dtype: torch.dtype) -> tuple[np.ndarray, ...]:
 def call_backward(name: str, dtype: torch.dtype) -> tuple[list[np.ndarray], list[Tensor]]:
     """Gradients of the first output (of plan and cost for transport) for random upstream gradients: ours, torch's."""
     arguments = tuple(
-        value.clone().requires_grad_() if isinstance(value, Tensor) else value for value in OPERATORS[name](dtype)
+        value.clone().requires_grad_() if isinstance(value, Tensor) and value.is_floating_point() else value
+        for value in OPERATORS[name](dtype)
     )
     tensors = [value for value in arguments if isinstance(value, Tensor)]
+    wanted = [tensor for tensor in tensors if tensor.requires_grad]
     outputs = outputs_of(operator(name)(*arguments))[: 2 if name == "transport" else 1]
     generator = torch.Generator().manual_seed(11)
     upstream = [torch.rand(output.shape, dtype=dtype, generator=generator) for output in outputs]
-    exact = list(torch.autograd.grad(outputs, tensors, upstream))
+    exact = list(torch.autograd.grad(outputs, wanted, upstream))
     inputs = [tensor.detach().numpy() for tensor in tensors]
     forward = [output.numpy() for output in call_outputs(name, arguments)]
     up = [gradient.numpy() for gradient in upstream]
@@ -121,6 +124,7 @@ def test_forward_equals_the_definitions():
     others = unit_rows(4, 2, 7, seed=8)
     solve = {"epsilon": 0.3, "max_iter": 5000, "tol": 1e-14}
     plan = reference.transport(x, y, epsilon=0.3)
+    listed, groups = torch.stack([reference.cost(y[0], y[1]) for _ in range(3)]), torch.tensor([[0, 1, 2], [5, 5, 3]])
     pairs = [
         (native.cost(x.numpy(), y.numpy()), reference.cost(x, y)),
         *zip(native.transport(x.numpy(), y.numpy(), **solve)[:4], plan[:4], strict=True),
@@ -129,6 +133,7 @@ def test_forward_equals_the_definitions():
         (native.gram(v.numpy()), reference.gram(v)),
         (native.logdet(reference.gram(v).numpy())[0], reference.logdet(reference.gram(v)).logdet),
         (native.volume(v.numpy(), eps=0.1), reference.volume(v, 0.1)),
+        (native.group_volume(listed.numpy(), groups.numpy()), reference.group_volume(listed, groups)),
         (native.expected_volume(*arrays(tuple(costs))), reference.expected_volume(*costs)),
         (native.volume_scores(x[0].numpy(), others.numpy()), reference.volume_scores(x[0], others)),
     ]
@@ -276,6 +281,16 @@ REFUSED: dict[str, Callable[[], Any]] = {
     "mover_volume_forward: eps must be >= 0 and finite, got -1": lambda: native.volume(X, eps=-1.0),
     "expected_volume: c23 must have the shape (n2, n3) with n2 = 3, n3 = 4, got (2, 4)": lambda: native.expected_volume(
         np.ones((2, 3)), np.ones((2, 4)), np.ones((2, 4))
+    ),
+    "group_volume: groups must be int64, got int32": lambda: native.group_volume(
+        np.ones((1, 5, 5)), np.zeros((4, 2), dtype=np.int32)
+    ),
+    "group_volume: costs must have the shape (3, n, n) for the pairs of k = 3 sets, got pairs = 2": lambda: (
+        native.group_volume(np.ones((2, 5, 5)), np.zeros((4, 3), dtype=np.int64))
+    ),
+    "mover_group_volume_forward: ": lambda: native.group_volume(np.ones((1, 5, 5)), np.full((4, 2), 5)),
+    "group_volume: costs must have the shape (pairs, n, n) with n = 5, got (2, 5, 7)": lambda: native.group_volume(
+        X, np.zeros((4, 2), dtype=np.int64)
     ),
     "volume_scores: others must have the shape (m, k-1, d) with d = 7, got (6, 7)": lambda: native.volume_scores(
         X[0], Y[0]
