@@ -39,12 +39,20 @@ py::tuple cost_backward(const Input &x_, const Input &y_, const Input &grad_cost
 
 // ---- sinkhorn ------------------------------------------------------------------------------------------------------
 
-// max_iter and tol are those of the forward functions; a gradient takes neither.
+// What the forward functions are told; a gradient takes epsilon only.
 struct Solve {
     double epsilon;
     int64_t max_iter = 1;
     double tol = 0;
+    std::string solver = "auto";
 };
+
+mover_solver parse_solver(const Call &call, const std::string &solver) {
+    if (solver == "auto") return MOVER_SOLVER_AUTO;
+    if (solver == "sinkhorn") return MOVER_SOLVER_SINKHORN;
+    if (solver == "newton") return MOVER_SOLVER_NEWTON;
+    call.fail("solver must be 'auto', 'sinkhorn' or 'newton', got '", solver, "'");
+}
 
 template <class Desc> Desc describe_problem(const Call &call, const Solve &solve) {
     constexpr int64_t most = std::numeric_limits<int32_t>::max();
@@ -54,6 +62,7 @@ template <class Desc> Desc describe_problem(const Call &call, const Solve &solve
     desc.batch = call.batch(), desc.n = call.size("n"), desc.m = call.size("m");
     desc.epsilon = solve.epsilon, desc.tol = solve.tol;
     desc.max_iter = static_cast<int32_t>(solve.max_iter);
+    desc.solver = parse_solver(call, solve.solver);
     return desc;
 }
 
@@ -63,10 +72,11 @@ mover_transport_desc describe_pairs(const Call &call, const Solve &solve) {
     return desc;
 }
 
-py::tuple sinkhorn(const Input &cost_, const Input &a, const Input &b, double epsilon, int64_t max_iter, double tol) {
+py::tuple sinkhorn(const Input &cost_, const Input &a, const Input &b, double epsilon, int64_t max_iter, double tol,
+                   const std::string &solver) {
     Call call("sinkhorn");
     const void *cost = call.in("cost", cost_, "... n m");
-    const auto desc = describe_problem<mover_sinkhorn_desc>(call, {epsilon, max_iter, tol});
+    const auto desc = describe_problem<mover_sinkhorn_desc>(call, {epsilon, max_iter, tol, solver});
     Array plan = call.out("... n m"), f = call.out("... n"), g = call.out("... m"), error = call.out("...");
     auto n_iter = call.out_int32("...");
     call.run_in_workspace(mover_sinkhorn_forward_workspace_size, mover_sinkhorn_forward, desc, cost,
@@ -86,10 +96,10 @@ py::tuple sinkhorn_backward(const Input &plan_, const Input &grad_plan_, double 
 }
 
 py::tuple transport(const Input &x_, const Input &y_, const Input &a, const Input &b, double epsilon, int64_t max_iter,
-                    double tol) {
+                    double tol, const std::string &solver) {
     Call call("transport");
     const void *x = call.in("x", x_, "... n d"), *y = call.in("y", y_, "... m d");
-    const auto desc = describe_pairs(call, {epsilon, max_iter, tol});
+    const auto desc = describe_pairs(call, {epsilon, max_iter, tol, solver});
     Array plan = call.out("... n m"), cost = call.out("... n m"), f = call.out("... n"), g = call.out("... m");
     Array error = call.out("...");
     auto n_iter = call.out_int32("...");
@@ -115,10 +125,10 @@ py::tuple transport_backward(const Input &x_, const Input &y_, const Input &plan
 }
 
 py::tuple transport_value(const Input &x_, const Input &y_, const Input &a, const Input &b, double epsilon,
-                          int64_t max_iter, double tol) {
+                          int64_t max_iter, double tol, const std::string &solver) {
     Call call("transport_value");
     const void *x = call.in("x", x_, "... n d"), *y = call.in("y", y_, "... m d");
-    const auto desc = describe_pairs(call, {epsilon, max_iter, tol});
+    const auto desc = describe_pairs(call, {epsilon, max_iter, tol, solver});
     Array value = call.out("..."), f = call.out("... n"), g = call.out("... m");
     call.run_in_workspace(mover_transport_value_forward_workspace_size, mover_transport_value_forward, desc, x, y,
                           call.masses("a", a, "n"), call.masses("b", b, "m"), value.mutable_data(), f.mutable_data(),
@@ -306,28 +316,28 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used()) {
     const py::arg x("x"), y("y"), v("v"), plan("plan"), gram_matrix("gram"), epsilon("epsilon");
     const auto a = py::arg("a") = py::none(), b = py::arg("b") = py::none();
     const auto default_epsilon = py::arg("epsilon") = 0.1, max_iter = py::arg("max_iter") = 100,
-               tol = py::arg("tol") = 1e-3, eps = py::arg("eps") = 0.0;
+               tol = py::arg("tol") = 1e-3, solver = py::arg("solver") = "auto", eps = py::arg("eps") = 0.0;
     const py::kw_only options;
 
     module.def("cost", cost, x, y, "x (..., n, d), y (..., m, d) -> squared Euclidean distances (..., n, m).");
     module.def("cost_backward", cost_backward, x, y, py::arg("grad_cost"),
                "grad_cost (..., n, m) -> (grad_x (..., n, d), grad_y (..., m, d)).");
 
-    module.def("sinkhorn", sinkhorn, py::arg("cost"), a, b, options, default_epsilon, max_iter, tol,
+    module.def("sinkhorn", sinkhorn, py::arg("cost"), a, b, options, default_epsilon, max_iter, tol, solver,
                "cost (..., n, m), masses a (n) or (..., n) and b (m) or (..., m), None: uniform -> (plan (..., n, m),\n"
                "f (..., n), g (..., m), n_iter (...) int32, marginal_error (...)): entropic optimal transport.");
     module.def("sinkhorn_backward", sinkhorn_backward, plan, py::arg("grad_plan"), options, epsilon,
                "The exact gradient of a converged plan. plan, grad_plan (..., n, m) -> (grad_cost (..., n, m),\n"
                "grad_a (..., n), grad_b (..., m)), the last two centred.");
     module.def(
-        "transport", transport, x, y, a, b, options, default_epsilon, max_iter, tol,
+        "transport", transport, x, y, a, b, options, default_epsilon, max_iter, tol, solver,
         "`cost` and `sinkhorn` in one call. x (..., n, d), y (..., m, d), masses a, b -> (plan, cost (..., n, m),\n"
         "f (..., n), g (..., m), n_iter (...) int32, marginal_error (...)).");
     module.def("transport_backward", transport_backward, x, y, plan, py::arg("grad_plan"), py::arg("grad_cost"),
                options, epsilon,
                "grad_plan, grad_cost (..., n, m), one of them may be None -> (grad_x (..., n, d), grad_y (..., m, d),\n"
                "grad_a (..., n), grad_b (..., m)).");
-    module.def("transport_value", transport_value, x, y, a, b, options, default_epsilon, max_iter, tol,
+    module.def("transport_value", transport_value, x, y, a, b, options, default_epsilon, max_iter, tol, solver,
                "As `transport` -> (value (...), f (..., n), g (..., m)): <P, cost> + epsilon KL(P | a b^T).");
     module.def("transport_value_backward", transport_value_backward, x, y, py::arg("a"), py::arg("b"), py::arg("f"),
                py::arg("g"), py::arg("grad_value"), options, epsilon,

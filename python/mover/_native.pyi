@@ -20,6 +20,7 @@ def sinkhorn(
     epsilon: float = 0.1,
     max_iter: int = 100,
     tol: float = 0.001,
+    solver: str = "auto",
 ) -> tuple[Floats, Floats, Floats, Counts, Floats]: ...
 def sinkhorn_backward(plan: ArrayLike, grad_plan: ArrayLike, *, epsilon: float) -> tuple[Floats, Floats, Floats]: ...
 def transport(
@@ -31,6 +32,7 @@ def transport(
     epsilon: float = 0.1,
     max_iter: int = 100,
     tol: float = 0.001,
+    solver: str = "auto",
 ) -> tuple[Floats, Floats, Floats, Floats, Counts, Floats]: ...
 def transport_backward(
     x: ArrayLike,
@@ -50,6 +52,7 @@ def transport_value(
     epsilon: float = 0.1,
     max_iter: int = 100,
     tol: float = 0.001,
+    solver: str = "auto",
 ) -> tuple[Floats, Floats, Floats]: ...
 def transport_value_backward(
     x: ArrayLike,

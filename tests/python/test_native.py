@@ -26,11 +26,11 @@ CALLS: dict[str, Callable[..., Arguments]] = {
     "cost": lambda x, y, precision: ((x, y), {}),
     "sinkhorn": lambda cost, a, b, epsilon, max_iter, tol, solver: (
         (cost, a, b),
-        {"epsilon": epsilon, "max_iter": max_iter, "tol": tol},
+        {"epsilon": epsilon, "max_iter": max_iter, "tol": tol, "solver": solver},
     ),
     "transport": lambda x, y, a, b, epsilon, max_iter, tol, solver, precision: (
         (x, y, a, b),
-        {"epsilon": epsilon, "max_iter": max_iter, "tol": tol},
+        {"epsilon": epsilon, "max_iter": max_iter, "tol": tol, "solver": solver},
     ),
     "gram": lambda v: ((v,), {}),
     "logdet": lambda g, backend: ((g,), {}),
@@ -174,6 +174,19 @@ def test_absent_weights_are_ones_and_absent_masses_uniform():
     assert np.array_equal(plan, native.sinkhorn(costs[0], np.full(2, 1 / 2), np.full(3, 1 / 3))[0])
 
 
+@pytest.mark.parametrize("function", [native.sinkhorn, lambda cost, **options: native.transport(cost, cost, **options)])
+def test_options_of_the_solver_reach_it(function):
+    cost = np.random.default_rng(0).random((30, 30))
+    bounded, loose, tight = (
+        function(cost, epsilon=0.05, max_iter=max_iter, tol=tol, solver="sinkhorn")[-2]
+        for max_iter, tol in ((3, 0.0), (1000, 1e-1), (1000, 1e-6))
+    )
+    newton = function(cost, epsilon=0.05, max_iter=1000, tol=1e-6, solver="newton")[-2]
+    assert bounded == 3
+    assert loose < tight < 1000
+    assert newton < tight
+
+
 def test_masses_of_one_problem_serve_all():
     cost = np.random.default_rng(0).random((3, 2, 4, 5))
     a = np.array([0.1, 0.2, 0.3, 0.4])
@@ -271,6 +284,7 @@ REFUSED: dict[str, Callable[[], Any]] = {
         X, np.ones(5, dtype=np.float32)
     ),
     "sinkhorn: max_iter must be at most 2147483647, got 4294967297": lambda: native.sinkhorn(X, max_iter=2**32 + 1),
+    "sinkhorn: solver must be 'auto', 'sinkhorn' or 'newton', got 'lbfgs'": lambda: native.sinkhorn(X, solver="lbfgs"),
     "mover_sinkhorn_forward_workspace_size: max_iter must be >= 1, got 0": lambda: native.sinkhorn(X, max_iter=0),
     "mover_transport_forward_workspace_size: epsilon must be > 0": lambda: native.transport(X, Y, epsilon=-1.0),
     "mover_transport_backward: grad_plan and grad_cost must not both be NULL": lambda: native.transport_backward(
