@@ -96,6 +96,7 @@ typedef struct items {
     float *plan, *cost;          /* (2, n, n): text with video, video with audio */
     float *f, *g;                /* (2, n) */
     float *scores, *grad_scores; /* (n, n) */
+    float *alphas;               /* (n, n, 2): kept for the gradient of the scores */
     float *grad_text;            /* (n, d) */
     float marginal_error[2];
     int32_t n_iter[2];
@@ -145,12 +146,13 @@ static items make_items(int64_t n, int64_t d) {
         for (int64_t t = 0; t < 2 * d; t++) all.pairs[i * 2 * d + t] = all.rows[((1 + t / d) * n + i) * d + t % d];
     all.plan = floats(2 * n * n), all.cost = floats(2 * n * n), all.f = floats(2 * n), all.g = floats(2 * n);
     all.scores = floats(n * n), all.grad_scores = floats(n * n), all.grad_text = floats(n * d);
+    all.alphas = floats(2 * n * n);
     return all;
 }
 
 static void free_items(items *all) {
-    float *arrays[] = {all->rows, all->pairs,  all->plan,        all->cost,     all->f,
-                       all->g,    all->scores, all->grad_scores, all->grad_text};
+    float *arrays[] = {all->rows, all->pairs,  all->plan,        all->cost,      all->f,
+                       all->g,    all->scores, all->grad_scores, all->grad_text, all->alphas};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(arrays[i]);
 }
 
@@ -174,7 +176,8 @@ static void score(items *all, const mover_exec *exec) {
     size_t bytes;
     check(mover_volume_scores_forward_workspace_size(&desc, &bytes));
     void *workspace = allocate(bytes, 1);
-    check(mover_volume_scores_forward(&desc, all->rows, all->pairs, NULL, all->scores, workspace, bytes, exec));
+    check(mover_volume_scores_forward(&desc, all->rows, all->pairs, NULL, all->scores, all->alphas, workspace, bytes,
+                                      exec));
     free(workspace);
 }
 
@@ -184,8 +187,8 @@ static void differentiate(items *all, const mover_exec *exec) {
     size_t bytes;
     check(mover_volume_scores_backward_workspace_size(&desc, &bytes));
     void *workspace = allocate(bytes, 1);
-    check(mover_volume_scores_backward(&desc, all->rows, all->pairs, NULL, all->grad_scores, all->grad_text, NULL,
-                                       workspace, bytes, exec));
+    check(mover_volume_scores_backward(&desc, all->rows, all->pairs, NULL, all->alphas, all->grad_scores,
+                                       all->grad_text, NULL, workspace, bytes, exec));
     free(workspace);
 }
 

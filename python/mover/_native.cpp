@@ -78,7 +78,7 @@ py::tuple sinkhorn(const Input &cost_, const Input &a, const Input &b, double ep
     const void *cost = call.in("cost", cost_, "... n m");
     const auto desc = describe_problem<mover_sinkhorn_desc>(call, {epsilon, max_iter, tol, solver});
     Array plan = call.out("... n m"), f = call.out("... n"), g = call.out("... m"), error = call.out("...");
-    auto n_iter = call.out_int32("...");
+    auto n_iter = call.out_of<int32_t>("...");
     call.run_in_workspace(mover_sinkhorn_forward_workspace_size, mover_sinkhorn_forward, desc, cost,
                           call.masses("a", a, "n"), call.masses("b", b, "m"), plan.mutable_data(), f.mutable_data(),
                           g.mutable_data(), n_iter.mutable_data(), error.mutable_data());
@@ -102,7 +102,7 @@ py::tuple transport(const Input &x_, const Input &y_, const Input &a, const Inpu
     const auto desc = describe_pairs(call, {epsilon, max_iter, tol, solver});
     Array plan = call.out("... n m"), cost = call.out("... n m"), f = call.out("... n"), g = call.out("... m");
     Array error = call.out("...");
-    auto n_iter = call.out_int32("...");
+    auto n_iter = call.out_of<int32_t>("...");
     call.run_in_workspace(mover_transport_forward_workspace_size, mover_transport_forward, desc, x, y,
                           call.masses("a", a, "n"), call.masses("b", b, "m"), plan.mutable_data(), cost.mutable_data(),
                           f.mutable_data(), g.mutable_data(), n_iter.mutable_data(), error.mutable_data());
@@ -175,7 +175,7 @@ py::tuple logdet(const Input &gram_) {
     Call call("logdet");
     const void *gram = call.in("gram", gram_, "... k k");
     Array logdet = call.out("...");
-    auto info = call.out_int32("...");
+    auto info = call.out_of<int32_t>("...");
     const mover_logdet_desc desc{call.dtype(), call.batch(), call.size("k"), MOVER_FACTORIZATION_AUTO};
     call.run_in_workspace(mover_logdet_workspace_size, mover_logdet_forward, desc, gram, logdet.mutable_data(),
                           info.mutable_data());
@@ -272,31 +272,84 @@ py::tuple expected_volume_backward(const Input &c12_, const Input &c13_, const I
 
 // ---- scores --------------------------------------------------------------------------------------------------------
 
-mover_volume_scores_desc describe_scores(const Call &call) {
-    mover_volume_scores_desc desc{};
-    desc.dtype = call.dtype();
-    desc.n = call.size("n"), desc.m = call.size("m"), desc.k = call.size("k-1") + 1, desc.d = call.size("d");
-    return desc;
+mover_score parse_score(const Call &call, const std::string &score) {
+    if (score == "volume") return MOVER_SCORE_VOLUME;
+    if (score == "span") return MOVER_SCORE_SPAN;
+    if (score == "cosine") return MOVER_SCORE_COSINE;
+    call.fail("score must be 'volume', 'span' or 'cosine', got '", score, "'");
 }
 
-Array volume_scores(const Input &anchor_, const Input &others_) {
+// The inputs that all functions of the stage share.
+struct Groups {
+    const void *anchor, *others;
+    const uint8_t *mask;
+    mover_volume_scores_desc desc;
+
+    Groups(Call &call, const Input &anchor_, const Input &others_, const Input &mask_, const std::string &score)
+        : anchor(call.in("anchor", anchor_, "n d")), others(call.in("others", others_, "m k-1 d")),
+          mask(call.flags("mask", mask_, "m k-1")), desc{} {
+        desc.dtype = call.dtype();
+        desc.n = call.size("n"), desc.m = call.size("m"), desc.k = call.size("k-1") + 1, desc.d = call.size("d");
+        desc.score = parse_score(call, score);
+        desc.masked = !mask_.is_none();
+    }
+};
+
+Array volume_scores(const Input &anchor, const Input &others, const Input &mask, const std::string &score) {
     Call call("volume_scores");
-    const void *anchor = call.in("anchor", anchor_, "n d"), *others = call.in("others", others_, "m k-1 d");
+    const Groups groups(call, anchor, others, mask, score);
     Array scores = call.out("n m");
-    call.run_in_workspace(mover_volume_scores_forward_workspace_size, mover_volume_scores_forward,
-                          describe_scores(call), anchor, others, nullptr, scores.mutable_data());
+    call.run_in_workspace(mover_volume_scores_forward_workspace_size, mover_volume_scores_forward, groups.desc,
+                          groups.anchor, groups.others, groups.mask, scores.mutable_data(), nullptr);
     return scores;
 }
 
-py::tuple volume_scores_backward(const Input &anchor_, const Input &others_, const Input &grad_scores_) {
+py::tuple volume_scores_with_alphas(const Input &anchor, const Input &others, const Input &mask,
+                                    const std::string &score) {
+    Call call("volume_scores_with_alphas");
+    const Groups groups(call, anchor, others, mask, score);
+    Array scores = call.out("n m"), alphas = call.out("n m k-1");
+    call.run_in_workspace(mover_volume_scores_forward_workspace_size, mover_volume_scores_forward, groups.desc,
+                          groups.anchor, groups.others, groups.mask, scores.mutable_data(), alphas.mutable_data());
+    return py::make_tuple(scores, alphas);
+}
+
+py::tuple volume_scores_backward(const Input &anchor, const Input &others, const Input &mask, const Input &alphas_,
+                                 const Input &grad_scores_, const std::string &score) {
     Call call("volume_scores_backward");
-    const void *anchor = call.in("anchor", anchor_, "n d"), *others = call.in("others", others_, "m k-1 d");
+    const Groups groups(call, anchor, others, mask, score);
+    const void *alphas = call.in("alphas", alphas_, "n m k-1");
     const void *grad_scores = call.in("grad_scores", grad_scores_, "n m");
     Array grad_anchor = call.out("n d"), grad_others = call.out("m k-1 d");
-    call.run_in_workspace(mover_volume_scores_backward_workspace_size, mover_volume_scores_backward,
-                          describe_scores(call), anchor, others, nullptr, grad_scores, grad_anchor.mutable_data(),
+    call.run_in_workspace(mover_volume_scores_backward_workspace_size, mover_volume_scores_backward, groups.desc,
+                          groups.anchor, groups.others, groups.mask, alphas, grad_scores, grad_anchor.mutable_data(),
                           grad_others.mutable_data());
     return py::make_tuple(grad_anchor, grad_others);
+}
+
+py::tuple volume_topk(const Input &anchor, const Input &others, int64_t topk, const Input &mask,
+                      const std::string &score) {
+    Call call("volume_topk");
+    Groups groups(call, anchor, others, mask, score);
+    if (topk < 1 || topk > groups.desc.m) call.fail("topk must be from 1 to m = ", groups.desc.m, ", got ", topk);
+    groups.desc.topk = topk;
+    call.define("topk", topk);
+    Array values = call.out("n topk");
+    auto indices = call.out_of<int64_t>("n topk");
+    call.run_in_workspace(mover_volume_topk_workspace_size, mover_volume_topk, groups.desc, groups.anchor,
+                          groups.others, groups.mask, values.mutable_data(), indices.mutable_data());
+    return py::make_tuple(values, indices);
+}
+
+py::tuple volume_rank(const Input &anchor, const Input &others, const Input &target_, const Input &mask,
+                      const std::string &score) {
+    Call call("volume_rank");
+    const Groups groups(call, anchor, others, mask, score);
+    const int64_t *target = call.in_of<int64_t>("target", target_, "n");
+    auto better = call.out_of<int64_t>("n"), tied = call.out_of<int64_t>("n");
+    call.run_in_workspace(mover_volume_rank_workspace_size, mover_volume_rank, groups.desc, groups.anchor,
+                          groups.others, target, groups.mask, better.mutable_data(), tied.mutable_data());
+    return py::make_tuple(better, tied);
 }
 
 } // namespace
@@ -372,10 +425,24 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used()) {
                py::arg("p23"), py::arg("grad_value"),
                "grad_value () -> (grad_c12, grad_c13, grad_c23, grad_p12, grad_p13, grad_p23).");
 
-    module.def("volume_scores", volume_scores, py::arg("anchor"), py::arg("others"),
-               "anchor (n, d), others (m, k-1, d), unit rows, k = 2 to 8 -> Vol(anchor_i, others_j) (n, m).");
-    module.def("volume_scores_backward", volume_scores_backward, py::arg("anchor"), py::arg("others"),
-               py::arg("grad_scores"), "grad_scores (n, m) -> (grad_anchor (n, d), grad_others (m, k-1, d)).");
+    const py::arg anchor("anchor"), others("others");
+    const auto mask = py::arg("mask") = py::none(), score = py::arg("score") = "volume";
+    module.def("volume_scores", volume_scores, anchor, others, mask, options, score,
+               "anchor (n, d), others (m, k-1, d), unit rows, k = 2 to 8; mask (m, k-1) bool, the members present,\n"
+               "None: all; score 'volume' or 'span' -> scores (n, m), 0 best.");
+    module.def("volume_scores_with_alphas", volume_scores_with_alphas, anchor, others, mask, options, score,
+               "As `volume_scores` -> (scores (n, m), alphas (n, m, k-1)): the alphas are for the backward.");
+    module.def("volume_scores_backward", volume_scores_backward, anchor, others, py::arg("mask"), py::arg("alphas"),
+               py::arg("grad_scores"), options, score,
+               "alphas of `volume_scores_with_alphas`, grad_scores (n, m) -> (grad_anchor (n, d),\n"
+               "grad_others (m, k-1, d)).");
+    module.def("volume_topk", volume_topk, anchor, others, py::arg("topk"), mask, options, score,
+               "The best groups of every anchor, by 'volume', 'span' or 'cosine' -> (values (n, topk),\n"
+               "indices (n, topk) int64), best first.");
+    module.def(
+        "volume_rank", volume_rank, anchor, others, py::arg("target"), mask, options, score,
+        "target (n) int64, the group of each anchor -> (better (n) int64, tied (n) int64): how many groups score\n"
+        "better than it, and how many others the same.");
 }
 
 } // namespace mover_native

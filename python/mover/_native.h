@@ -52,7 +52,7 @@ class Call {
         match(name, array, shape);
         return dense(array);
     }
-    // The same for another type than the dtype: row numbers.
+    // The same for another type than the dtype.
     template <class T> const T *in_of(const char *name, const Input &input, const std::string &shape) {
         const Array array = numbers(name, input);
         if (!py::isinstance<py::array_t<T>>(array))
@@ -63,6 +63,11 @@ class Call {
     // NULL for None.
     const void *optional(const char *name, const Input &input, const std::string &shape) {
         return input.is_none() ? nullptr : in(name, input, shape);
+    }
+    // Flags, an array of bool; NULL for None.
+    const uint8_t *flags(const char *name, const Input &input, const std::string &shape) {
+        static_assert(sizeof(bool) == sizeof(uint8_t));
+        return input.is_none() ? nullptr : reinterpret_cast<const uint8_t *>(in_of<bool>(name, input, shape));
     }
     // Masses (..., n), or (n) for all problems alike; NULL for None.
     const void *masses(const char *name, const Input &input, const std::string &n) {
@@ -80,7 +85,9 @@ class Call {
         return dtype() == MOVER_FLOAT32 ? Array(py::array_t<float>(sizes_of(shape)))
                                         : Array(py::array_t<double>(sizes_of(shape)));
     }
-    py::array_t<int32_t> out_int32(const std::string &shape) const { return py::array_t<int32_t>(sizes_of(shape)); }
+    template <class T> py::array_t<T> out_of(const std::string &shape) const { return py::array_t<T>(sizes_of(shape)); }
+    // A size that no input has.
+    void define(const std::string &name, int64_t size) { sizes_[name] = size; }
 
     mover_dtype dtype() const { return *dtype_; }
     int64_t size(const std::string &name) const { return sizes_.at(name); }

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.floating[Any]]
 Counts = NDArray[np.int32]
+Indices = NDArray[np.int64]
 
 __version__: str
 
@@ -90,5 +91,24 @@ def expected_volume_backward(
     p23: ArrayLike | None,
     grad_value: ArrayLike,
 ) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats]: ...
-def volume_scores(anchor: ArrayLike, others: ArrayLike) -> Floats: ...
-def volume_scores_backward(anchor: ArrayLike, others: ArrayLike, grad_scores: ArrayLike) -> tuple[Floats, Floats]: ...
+def volume_scores(
+    anchor: ArrayLike, others: ArrayLike, mask: ArrayLike | None = None, *, score: str = "volume"
+) -> Floats: ...
+def volume_scores_with_alphas(
+    anchor: ArrayLike, others: ArrayLike, mask: ArrayLike | None = None, *, score: str = "volume"
+) -> tuple[Floats, Floats]: ...
+def volume_scores_backward(
+    anchor: ArrayLike,
+    others: ArrayLike,
+    mask: ArrayLike | None,
+    alphas: ArrayLike,
+    grad_scores: ArrayLike,
+    *,
+    score: str = "volume",
+) -> tuple[Floats, Floats]: ...
+def volume_topk(
+    anchor: ArrayLike, others: ArrayLike, topk: int, mask: ArrayLike | None = None, *, score: str = "volume"
+) -> tuple[Floats, Indices]: ...
+def volume_rank(
+    anchor: ArrayLike, others: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None, *, score: str = "volume"
+) -> tuple[Indices, Indices]: ...

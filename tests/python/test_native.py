@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases.operators import OPERATORS, operator, outputs_of, unit_rows
+from cases.operators import ALL_OPERATORS, OPERATORS, operator, outputs_of, unit_rows
 from mover import _native as native
 from mover import reference
 
@@ -37,9 +37,12 @@ CALLS: dict[str, Callable[..., Arguments]] = {
     "volume": lambda v, eps: ((v,), {"eps": eps}),
     "group_volume": lambda costs, groups: ((costs, groups), {}),
     "expected_volume": lambda *costs_and_weights: (costs_and_weights, {}),
-    "volume_scores": lambda anchor, others, mask, score, precision: ((anchor, others), {}),
+    "volume_scores": lambda anchor, others, mask, score, precision: ((anchor, others, mask), {"score": score}),
+    "volume_topk": lambda *inputs_and_score: (inputs_and_score[:-1], {"score": inputs_and_score[-1]}),
 }
 CALLS["transport_value"] = CALLS["transport"]
+CALLS["volume_scores_with_alphas"] = CALLS["volume_scores"]
+CALLS["volume_rank"] = CALLS["volume_topk"]
 EPSILON = {"epsilon": 0.3}  # that of the cases
 
 
@@ -48,7 +51,7 @@ def arrays(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def call(name: str, dtype: torch.dtype) -> tuple[np.ndarray, ...]:
-    positional, options = CALLS[name](*OPERATORS[name](dtype))
+    positional, options = CALLS[name](*ALL_OPERATORS[name](dtype))
     result = getattr(native, name)(*arrays(positional), **options)
     return result if isinstance(result, tuple) else (result,)
 
@@ -71,6 +74,9 @@ def call_backward(name: str, dtype: torch.dtype) -> tuple[list[np.ndarray], list
     result = {
         "sinkhorn": lambda: native.sinkhorn_backward(forward[0], up[0], **EPSILON),
         "transport": lambda: native.transport_backward(*inputs[:2], forward[0], up[0], up[1], **EPSILON),
+        "volume_scores": lambda: native.volume_scores_backward(
+            *inputs, None, native.volume_scores_with_alphas(*inputs)[1], *up
+        ),
         "transport_value": lambda: native.transport_value_backward(*inputs, *forward[1:], up[0], **EPSILON),
     }.get(name, lambda: getattr(native, name + "_backward")(*inputs, *up))()
     return list(result) if isinstance(result, tuple) else [result], exact
@@ -86,14 +92,14 @@ def tolerance(dtype: torch.dtype) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", ALL_OPERATORS)
 def test_forward_equals_torch_ops(name, dtype):
     ours = call(name, dtype)
-    theirs = outputs_of(operator(name)(*OPERATORS[name](dtype)))
+    theirs = outputs_of(operator(name)(*ALL_OPERATORS[name](dtype)))
     assert len(ours) == len(theirs)
     for one, other in zip(ours, theirs, strict=True):
         assert (one.dtype, one.shape) == (other.numpy().dtype, tuple(other.shape))
-        if one.dtype == np.int32:
+        if one.dtype in (np.int32, np.int64):
             assert (one == other.numpy()).all()
         elif name in ("sinkhorn", "transport") and one is ours[-1]:
             assert (np.abs(one) < 1e-5).all()  # the marginal error: rounding
@@ -264,6 +270,29 @@ def test_nan_stays_in_its_problem():
     assert np.array_equal(plan[[0, 2]], clean[[0, 2]])
 
 
+@pytest.mark.parametrize("score", ["volume", "span"])
+def test_masked_scores_and_their_gradient(score):
+    anchor, others = unit_rows(5, 7, seed=7), unit_rows(4, 2, 7, seed=8)
+    mask = np.array([[1, 1], [0, 1], [1, 0], [1, 1]], dtype=bool)
+    inputs = anchor.numpy(), others.numpy(), mask
+    anchor.requires_grad_(), others.requires_grad_()
+    exact = operator("volume_scores")(anchor, others, torch.from_numpy(mask), score)
+    scores, alphas = native.volume_scores_with_alphas(*inputs, score=score)
+    np.testing.assert_allclose(scores, exact.detach().numpy(), rtol=0, atol=1e-13)
+    upstream = np.linspace(-1, 1, 20).reshape(5, 4)
+    ours = native.volume_scores_backward(*inputs, alphas, upstream, score=score)
+    for one, gradient in zip(
+        ours, torch.autograd.grad(exact, (anchor, others), torch.from_numpy(upstream)), strict=True
+    ):
+        np.testing.assert_allclose(one, gradient.numpy(), rtol=0, atol=1e-12)
+    best = native.volume_topk(*inputs[:2], 4, mask, score=score)[1]
+    assert np.array_equal(best, np.argsort(scores, axis=1, kind="stable"))
+    target = np.array([0, 1, 2, 3, 0])
+    better, tied = native.volume_rank(*inputs[:2], target, mask, score=score)
+    assert np.array_equal(better, np.argmax(best == target[:, None], axis=1))
+    assert not tied.any()
+
+
 X, Y = np.ones((2, 5, 7)), np.ones((2, 6, 7))
 REFUSED: dict[str, Callable[[], Any]] = {
     "cost: x must be float32 or float64, got int64": lambda: native.cost(X.astype(np.int64), Y),
@@ -310,6 +339,18 @@ REFUSED: dict[str, Callable[[], Any]] = {
     "volume_scores: others must have the shape (m, k-1, d) with d = 7, got (6, 7)": lambda: native.volume_scores(
         X[0], Y[0]
     ),
+    "volume_scores: mask must be bool, got int64": lambda: native.volume_scores(
+        X[0], Y, np.ones((2, 6), dtype=np.int64)
+    ),
+    "volume_scores: mask must have the shape (m, k-1) with m = 2, k-1 = 6, got (6,)": lambda: native.volume_scores(
+        X[0], Y, np.ones(6, dtype=bool)
+    ),
+    "volume_scores: score must be 'volume', 'span' or 'cosine', got 'area'": lambda: native.volume_scores(
+        X[0], Y, score="area"
+    ),
+    "volume_topk: topk must be from 1 to m = 2, got 3": lambda: native.volume_topk(X[0], Y, 3),
+    "volume_rank: target must be int64, got float64": lambda: native.volume_rank(X[0], Y, np.zeros(5)),
+    "mover_volume_rank: ": lambda: native.volume_rank(X[0], Y, np.array([0, 1, 2, 0, 0])),
     "mover_volume_scores_forward_workspace_size: k must be between 2 and 8": lambda: native.volume_scores(
         X[0], np.ones((4, 8, 7))
     ),
