@@ -1,7 +1,8 @@
-"""Builds libmover_torch.so with CMake, in the build tree that `cmake --preset release` uses too.
+"""Builds the two extensions with CMake, in the build tree that `cmake --preset release` uses too.
 
-The library lands in python/mover/lib, inside the package: an editable install needs nothing else, a wheel gets a copy.
-Everything about the distribution itself is in pyproject.toml.
+They land inside the package: libmover_torch.so, which holds for every Python, and mover._native, which is built for the
+Python that runs this. An editable install needs nothing else, a wheel gets copies. Everything about the distribution
+itself is in pyproject.toml.
 """
 
 import os
@@ -11,12 +12,11 @@ import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 BUILD = ROOT / "build" / "release"
-PACKAGE = ROOT / "python" / "mover"
+SOURCES = ROOT / "python"
 
 
 class CMakeBuild(build_ext):
@@ -31,11 +31,13 @@ class CMakeBuild(build_ext):
             configure += ["-G", "Ninja"]
         subprocess.run(configure, check=True)
         jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
-        subprocess.run([cmake, "--build", str(BUILD), "--target", "mover_torch", "--parallel", jobs], check=True)
+        targets = ["mover_torch", "mover_native"]
+        subprocess.run([cmake, "--build", str(BUILD), "--target", *targets, "--parallel", jobs], check=True)
         if not (self.inplace or getattr(self, "editable_mode", False)):
-            target = Path(self.build_lib) / "mover" / "lib"
-            target.mkdir(parents=True, exist_ok=True)
-            self.copy_file(str(PACKAGE / "lib" / "libmover_torch.so"), str(target / "libmover_torch.so"))
+            for built in ("mover/lib/libmover_torch.so", self.get_ext_filename("mover._native")):
+                target = Path(self.build_lib) / built
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self.copy_file(str(SOURCES / built), str(target))
 
     def get_outputs(self) -> list[str]:
         return []
@@ -44,14 +46,7 @@ class CMakeBuild(build_ext):
         return {}
 
 
-class PlatformWheel(bdist_wheel):
-    """The library depends on the machine and on torch's stable ABI, not on the version of Python."""
-
-    def get_tag(self) -> tuple[str, str, str]:
-        return ("py3", "none", super().get_tag()[2])
-
-
 setup(
-    ext_modules=[Extension("mover.lib.libmover_torch", sources=[])],
-    cmdclass={"build_ext": CMakeBuild, "bdist_wheel": PlatformWheel},
+    ext_modules=[Extension("mover.lib.libmover_torch", sources=[]), Extension("mover._native", sources=[])],
+    cmdclass={"build_ext": CMakeBuild},
 )

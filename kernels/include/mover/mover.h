@@ -13,13 +13,30 @@
  *
  * A FIRST CALL
  *
- *     mover_transport_desc desc = {.batch = 1, .n = 64, .m = 64, .d = 512, .epsilon = 0.1};
- *     size_t bytes;
- *     mover_transport_forward_workspace_size(&desc, &bytes);
- *     void *workspace = malloc(bytes);
- *     mover_status status = mover_transport_forward(&desc, x, y, NULL, NULL, plan, cost, f, g, n_iter, error,
- *                                                   workspace, bytes, NULL);
+ * The plan between 64 rows x and 48 rows y, of width 512 and type float:
+ *
+ *     mover_transport_desc desc = {.batch = 1, .n = 64, .m = 48, .d = 512};
+ *     desc.epsilon = 0.1, desc.tol = 1e-3, desc.max_iter = 100;
+ *     size_t bytes = 0;
+ *     void *workspace = NULL;
+ *     mover_status status = mover_transport_forward_workspace_size(&desc, &bytes);
+ *     if (status == MOVER_OK) {
+ *         workspace = malloc(bytes);
+ *         status = mover_transport_forward(&desc, x, y, NULL, NULL, plan, cost, f, g, &n_iter, &error,
+ *                                          workspace, bytes, NULL);
+ *     }
  *     if (status != MOVER_OK) fprintf(stderr, "%s\n", mover_last_error());
+ *     free(workspace);
+ *
+ * LINKING
+ *
+ *   CMake         find_package(mover 0.1 REQUIRED), then target_link_libraries(program PRIVATE mover::mover)
+ *   pkg-config    cc program.c $(pkg-config --static --cflags --libs mover), without --static for a shared libmover
+ *
+ *   The library itself needs libc and libm, no more. It is serial, with matrix products that an optimised BLAS may beat
+ *   and the reference BLAS does not; a program that has threads and such a BLAS lends them through mover_exec below.
+ *   kernels/examples/retrieve.c in the sources does, with OpenMP and OpenBLAS. Before version 1.0 this interface may
+ *   change with the minor version: compile against the header of the library that is linked.
  *
  * RULES THAT HOLD FOR EVERY FUNCTION
  *
@@ -31,14 +48,15 @@
  *               Initialise descriptors with {0} or designated initialisers, so that new fields stay at 0.
  *   NULL        an optional input that is NULL takes its default; an optional output that is NULL is not
  *               computed. Which pointers may be NULL is said at each function.
- *   Overlap     outputs and workspace must not overlap inputs or each other.
- *   Workspace   scratch memory of at least the size that the `_workspace_size` function returned for the same
- *               descriptor, in the memory space of the backend; NULL where that size is 0. Its contents mean
- *               nothing before or after the call.
+ *   Overlap     outputs and workspace must not overlap inputs or each other. Inputs may.
+ *   Workspace   scratch memory of at least the size that the `_workspace_size` function of the call returned for the
+ *               same descriptor, in the memory space of the backend, of any alignment; may be NULL where that size is
+ *               0. Its contents mean nothing before or after the call. Functions without workspace arguments need none.
  *   Values      numbers never cause an error. NaN or Inf in one problem of a batch makes the outputs of that
  *               problem NaN and leaves the others bit-identical. Row numbers must lie in their range.
- *   Repetition  the same inputs give the same bits whenever the number of threads and the lent functions are the
- *               same; a batch gives the bits of its problems solved one by one.
+ *   Repetition  on one machine the same inputs give the same bits, however many threads are lent and however loops
+ *               are split among them, as long as a lent product repeats its own; a batch gives the bits of its
+ *               problems solved one by one.
  *   Threads     functions are reentrant; they start no threads and keep no state but the text of the last error
  *               of the calling thread. They never allocate, print, exit or synchronise.
  *   Errors      a mover_status other than MOVER_OK means that nothing useful was written. mover_last_error()
@@ -47,8 +65,9 @@
  * GRADIENTS
  *
  *   `_backward` functions take the gradient of a scalar loss with respect to the outputs ("grad_" + output) and
- *   return it with respect to the inputs ("grad_" + input). They overwrite their outputs. The derivation of each
- *   is in kernels/README.md.
+ *   return it with respect to the inputs ("grad_" + input). They overwrite their outputs. They take the descriptor of
+ *   the forward call; its tol, max_iter and solver have to be valid, but no gradient depends on them. The derivation of
+ *   each is in kernels/README.md.
  */
 #ifndef MOVER_MOVER_H
 #define MOVER_MOVER_H
@@ -127,20 +146,24 @@ typedef enum mover_score { MOVER_SCORE_VOLUME = 0, MOVER_SCORE_SPAN = 1, MOVER_S
 typedef void (*mover_body)(int64_t begin, int64_t end, void *ctx);
 
 /* Runs body over [begin, end), split in any way into disjoint ranges of at least `grain` iterations (the last may be
- * shorter), on any threads; returns 0 when all have ended, else a failure. Calls do not nest. */
+ * shorter), on any threads; returns 0 when all have ended, else a failure. Called from the thread that called the
+ * library, with end > begin and grain >= 1; calls do not nest. */
 typedef int (*mover_parallel_for)(void *host, int64_t begin, int64_t end, int64_t grain, mover_body body, void *ctx);
 
 /* C (n x m) = op(A) (n x d) * op(B) (d x m), all row-major with leading dimensions lda, ldb, ldc; op is the transpose
  * where the flag is not 0. C is overwritten and may hold anything, NaN included. Must accumulate at least in the
- * precision of `dtype`. Returns 0, else a failure. Called from the thread that called the library. */
+ * precision of `dtype`. Returns 0, else a failure. Called from the thread that called the library, never inside
+ * parallel_for, with n, m, d >= 1. */
 typedef int (*mover_gemm)(void *host, mover_dtype dtype, int transpose_a, int transpose_b, int64_t n, int64_t m,
                           int64_t d, const void *a, int64_t lda, const void *b, int64_t ldb, void *c, int64_t ldc);
 
+/* The library keeps no pointer to it after a call. Threads that call the library at the same time with one context lend
+ * the same functions: these must then be safe to call from several threads. */
 typedef struct mover_exec {
     mover_backend backend;           /* 0: CPU */
     mover_parallel_for parallel_for; /* NULL: the calling thread does everything */
     mover_gemm gemm;                 /* NULL: the library's own loops */
-    void *host;                      /* handed to both functions */
+    void *host;                      /* handed to both functions as it is; may be NULL */
     void *stream;                    /* CUDA only: cudaStream_t */
     void *blas;                      /* CUDA only: cublasHandle_t */
     void *solver;                    /* CUDA only: cusolverDnHandle_t */
@@ -233,8 +256,8 @@ typedef struct mover_transport_desc {
 MOVER_API mover_status mover_transport_forward_workspace_size(const mover_transport_desc *desc, size_t *bytes);
 MOVER_API mover_status mover_transport_backward_workspace_size(const mover_transport_desc *desc, size_t *bytes);
 
-/* x (batch, n, d), y (batch, m, d), a, b -> plan, cost (batch, n, m), f (batch, n), g (batch, m), n_iter,
- * marginal_error. All outputs are wanted. */
+/* x (batch, n, d), y (batch, m, d), masses a and b as in sinkhorn -> plan, cost (batch, n, m), f (batch, n),
+ * g (batch, m), n_iter, marginal_error. All outputs are wanted. */
 MOVER_API mover_status mover_transport_forward(const mover_transport_desc *desc, const void *x, const void *y,
                                                const void *a, const void *b, void *plan, void *cost, void *f, void *g,
                                                int32_t *n_iter, void *marginal_error, void *workspace, size_t bytes,
@@ -252,7 +275,7 @@ MOVER_API mover_status mover_transport_backward(const mover_transport_desc *desc
 MOVER_API mover_status mover_transport_value_forward_workspace_size(const mover_transport_desc *desc, size_t *bytes);
 MOVER_API mover_status mover_transport_value_backward_workspace_size(const mover_transport_desc *desc, size_t *bytes);
 
-/* x, y, a, b -> value (batch), f (batch, n), g (batch, m) */
+/* x, y, a, b as in transport -> value (batch), f (batch, n), g (batch, m). All outputs are wanted. */
 MOVER_API mover_status mover_transport_value_forward(const mover_transport_desc *desc, const void *x, const void *y,
                                                      const void *a, const void *b, void *value, void *f, void *g,
                                                      void *workspace, size_t bytes, const mover_exec *exec);
@@ -289,6 +312,7 @@ typedef struct mover_logdet_desc {
     mover_factorization factorization;
 } mover_logdet_desc;
 
+/* One size for both directions. */
 MOVER_API mover_status mover_logdet_workspace_size(const mover_logdet_desc *desc, size_t *bytes);
 
 /* The log-determinant of symmetric positive definite matrices by Cholesky, in double; only the lower triangle is read.
