@@ -174,9 +174,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_name(
     real = Objective.forward
     calls = []
 
-    def spoiled(self: Objective, z: dict[str, torch.Tensor], progress: float) -> dict[str, torch.Tensor]:
-        terms = dict(real(self, z, progress))
-        calls.append(progress)
+    def spoiled(self: Objective, *inputs: Any) -> dict[str, torch.Tensor]:
+        terms = dict(real(self, *inputs))
+        calls.append(inputs)
         if len(calls) == step + 1:
             name = next(iter(terms))
             terms |= {name: terms[name] * float("nan"), "total": terms["total"] * float("nan")}
