@@ -41,6 +41,7 @@ def top_groups(plans: Tensor, masses: Tensor | None, count: int) -> Groups:
     """
     k, n = plans.shape[0] + 1, plans.shape[-1]
     count = min(count, n)
+    plans = plans.double()  # torch sums the gradients of repeated float32 entries in no fixed order
     best = plans.detach().topk(count, dim=-1).indices  # (k-1, B, count)
     choices = torch.cartesian_prod(*[torch.arange(count, device=plans.device)] * (k - 1)).view(-1, k - 1)
     others = [best[m][:, choices[:, m]] for m in range(k - 1)]  # (B, count^(k-1)) each
@@ -59,9 +60,10 @@ def sample_groups(plans: Tensor, masses: Tensor | None, draws: int) -> Groups:
     Draws from the default generator of torch on the device of the plans.
     """
     others, n, _ = plans.shape
+    plans = plans.double()
     chances = plans.detach()
     rows = chances.sum(-1, keepdim=True)  # (k-1, B, 1)
-    drawable = torch.where(torch.isfinite(rows) & (rows > 0), chances, 1)  # rows without mass get the weight 0
+    drawable = torch.where(rows > 0, chances, 1)  # rows without mass get the weight 0
     drawn = torch.multinomial(drawable.flatten(0, 1), draws, replacement=True).view(others, -1)  # (k-1, B draws)
     anchors = torch.arange(n, device=plans.device).repeat_interleave(draws)
     members = torch.stack([anchors, *drawn], dim=-1)
@@ -85,13 +87,10 @@ def check_size(groups: int, k: int, bytes_per_group: int, what: str, remedy: str
 
 def _anchor_masses(plans: Tensor, masses: Tensor | None) -> Tensor:
     n = plans.shape[-2]
-    return plans.new_full((n,), 1 / n, dtype=torch.float64) if masses is None else masses.double()
+    return plans.new_full((n,), 1 / n) if masses is None else masses.to(plans.dtype)
 
 
 def _matched(matrices: Tensor, members: Tensor) -> Tensor:
-    """matrices (k-1, B, B), members (T, k) -> float64 (k-1, T), entries [anchor, member of modality m].
-
-    In float64 because torch sums the gradients of repeated float32 entries in no fixed order.
-    """
+    """matrices (k-1, B, B), members (T, k) -> (k-1, T), entries [anchor, member of modality m]."""
     others = torch.arange(matrices.shape[0], device=members.device).unsqueeze(1)
-    return matrices.double()[others, members[:, 0], members[:, 1:].T]
+    return matrices[others, members[:, 0], members[:, 1:].T]

@@ -175,6 +175,19 @@ def test_draws_follow_the_default_generator():
     assert torch.equal(sample_groups(plans, None, 4).members, second.members)
 
 
+@pytest.mark.parametrize("make", [top_groups, sample_groups])
+@pytest.mark.parametrize("given", [None, uneven()], ids=["uniform", "uneven"])
+def test_weights_of_single_precision_plans_are_computed_in_double(make, given):
+    plans = plans_of(3, given).float()
+    masses = None if given is None else given.float()
+    torch.manual_seed(2)
+    ours = make(plans, masses, 2)
+    torch.manual_seed(2)
+    exact = make(plans.double(), None if masses is None else masses.double(), 2)
+    assert torch.equal(ours.members, exact.members)
+    assert torch.equal(ours.weights, exact.weights)
+
+
 def test_many_modalities_do_not_underflow():
     """1024 rows and 8 modalities in single precision: masses of 1e-24 per group, times 1e-3 per anchor."""
     plans = torch.full((7, 1024, 1024), 1 / 1024**2)

@@ -116,6 +116,18 @@ def test_cyclic_weights_in_single_precision_and_under_autocast():
         assert torch.equal(loss(z), value)
 
 
+def test_plans_that_agree_on_no_group():
+    """Text i matches video i and audio i, and video i matches audio i - 1: at a small epsilon no cycle closes."""
+    axes = torch.eye(8, dtype=torch.float32)
+    text, theme = axes[:4], axes[4:]
+    z = {"text": text, "video": 0.6 * text + 0.8 * theme, "audio": 0.6 * text + 0.8 * theme.roll(-1, 0)}
+    z = {name: rows.clone().requires_grad_() for name, rows in z.items()}
+    value = MoverLoss(THREE, "text", TransportConfig(epsilon=0.003), weights="cyclic")(z)
+    value.backward()
+    assert float(value.detach()) == 0
+    assert all(not rows.grad.any() for rows in z.values())
+
+
 CHOICES = [
     (("text", "video"), {}),
     (THREE, {}),
