@@ -44,9 +44,16 @@ STABLE_TORCH_LIBRARY(mover, m) {
           " Tensor? p23, bool[] needs) -> (Tensor grad_c12, Tensor grad_c13, Tensor grad_c23, Tensor grad_p12,"
           " Tensor grad_p13, Tensor grad_p23)");
 
-    // scores: every anchor against every group
+    // scores: every anchor against every group, and retrieval by them; volume_scores_with_alphas is what volume_scores
+    // runs where a gradient is wanted: its alphas are for the backward
     m.def("volume_scores(Tensor anchor, Tensor others, Tensor? mask=None, str score=\"volume\","
           " str precision=\"float32\") -> Tensor");
-    m.def("volume_scores_backward(Tensor grad_scores, Tensor anchor, Tensor others, Tensor? mask, str score,"
-          " str precision, bool[] needs) -> (Tensor grad_anchor, Tensor grad_others)");
+    m.def("volume_scores_with_alphas(Tensor anchor, Tensor others, Tensor? mask=None, str score=\"volume\","
+          " str precision=\"float32\") -> (Tensor scores, Tensor alphas)");
+    m.def("volume_scores_backward(Tensor grad_scores, Tensor anchor, Tensor others, Tensor? mask, Tensor alphas,"
+          " str score, str precision, bool[] needs) -> (Tensor grad_anchor, Tensor grad_others)");
+    m.def("volume_topk(Tensor anchor, Tensor others, int topk, Tensor? mask=None, str score=\"volume\")"
+          " -> (Tensor values, Tensor indices)");
+    m.def("volume_rank(Tensor anchor, Tensor others, Tensor target, Tensor? mask=None, str score=\"volume\")"
+          " -> (Tensor better, Tensor tied)");
 }

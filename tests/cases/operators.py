@@ -72,8 +72,27 @@ def _expected_volume(dtype: torch.dtype) -> Arguments:
     return (*costs, *weights)
 
 
+def _anchor_and_others(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return unit_rows(5, 7, dtype=dtype, seed=7), unit_rows(4, 2, 7, dtype=dtype, seed=8)
+
+
+_MASK = torch.tensor([[True, True], [False, True], [True, False], [True, True]])
+
+
 def _volume_scores(dtype: torch.dtype) -> Arguments:
-    return unit_rows(5, 7, dtype=dtype, seed=7), unit_rows(4, 2, 7, dtype=dtype, seed=8), None, "volume", "float32"
+    return *_anchor_and_others(dtype), None, "volume", "float32"
+
+
+def _span_scores(dtype: torch.dtype) -> Arguments:
+    return *_anchor_and_others(dtype), _MASK, "span", "float32"
+
+
+def _volume_topk(dtype: torch.dtype) -> Arguments:
+    return *_anchor_and_others(dtype), 3, _MASK, "span"
+
+
+def _volume_rank(dtype: torch.dtype) -> Arguments:
+    return *_anchor_and_others(dtype), torch.tensor([3, 0, 1, 2, 0]), _MASK, "volume"
 
 
 OPERATORS: dict[str, Callable[[torch.dtype], Arguments]] = {
@@ -88,6 +107,15 @@ OPERATORS: dict[str, Callable[[torch.dtype], Arguments]] = {
     "expected_volume": _expected_volume,
     "volume_scores": _volume_scores,
 }
+
+# Operators without a gradient, or whose backward is another's.
+FORWARD_OPERATORS: dict[str, Callable[[torch.dtype], Arguments]] = {
+    "volume_scores_with_alphas": _span_scores,
+    "volume_topk": _volume_topk,
+    "volume_rank": _volume_rank,
+}
+
+ALL_OPERATORS = OPERATORS | FORWARD_OPERATORS
 
 # Which outputs carry a gradient.
 DIFFERENTIABLE = {"sinkhorn": 1, "transport": 2, "transport_value": 1, "logdet": 1}

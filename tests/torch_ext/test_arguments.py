@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cases.operators import OPERATORS, operator, unit_rows
+from cases.operators import ALL_OPERATORS, operator, unit_rows
 
 FLOAT = torch.float32
 X, Y = unit_rows(2, 5, 7, dtype=FLOAT), unit_rows(2, 6, 7, dtype=FLOAT, seed=1)
@@ -11,6 +11,7 @@ C = torch.rand(2, 5, 6)
 V = unit_rows(3, 4, 6, dtype=FLOAT)
 ANCHOR, OTHERS = unit_rows(5, 7, dtype=FLOAT), unit_rows(4, 2, 7, dtype=FLOAT)
 COSTS, GROUPS = torch.rand(3, 4, 4), torch.tensor([[0, 3, 1], [2, 2, 3]])
+MASK, TARGET = torch.ones(4, 2, dtype=torch.bool), torch.arange(5) % 4
 SOLVE = (0.1, 10, 1e-3)
 NEEDS = [True, True]
 
@@ -173,14 +174,46 @@ REFUSED = {
         ANCHOR,
         OTHERS[:, :0],
     ),
-    "volume_scores: mask is not offered by version": (
-        "volume_scores",
+    "volume_scores: mask must be bool, got float32": ("volume_scores", ANCHOR, OTHERS, torch.ones(4, 2)),
+    "volume_scores: mask must have the shape (4, 2), got (4, 3)": ("volume_scores", ANCHOR, OTHERS, MASK[:, [0, 0, 1]]),
+    "volume_scores: score must be 'volume' or 'span', got 'cosine'": ("volume_scores", ANCHOR, OTHERS, None, "cosine"),
+    "volume_scores: precision 'tf32' needs a CUDA device": ("volume_scores", ANCHOR, OTHERS, None, "span", "tf32"),
+    "volume_scores_backward: alphas must have the shape (5, 4, 2), got (5, 4)": (
+        "volume_scores_backward",
+        torch.rand(5, 4),
         ANCHOR,
         OTHERS,
-        torch.ones(4, 2, dtype=torch.bool),
+        None,
+        torch.rand(5, 4),
+        "volume",
+        "float32",
+        NEEDS,
     ),
-    "volume_scores: score 'span' is not offered by version": ("volume_scores", ANCHOR, OTHERS, None, "span"),
-    "volume_scores: score must be 'volume', got 'cosine'": ("volume_scores", ANCHOR, OTHERS, None, "cosine"),
+    "volume_topk: topk must be from 1 to the number of groups, 4, got 0": ("volume_topk", ANCHOR, OTHERS, 0),
+    "volume_topk: topk must be from 1 to the number of groups, 4, got 5": ("volume_topk", ANCHOR, OTHERS, 5),
+    "volume_topk: score must be 'volume', 'span' or 'cosine', got 'angle'": (
+        "volume_topk",
+        ANCHOR,
+        OTHERS,
+        2,
+        None,
+        "angle",
+    ),
+    "volume_topk: mask must have the shape (4, 2), got (2, 4)": ("volume_topk", ANCHOR, OTHERS, 2, MASK.T),
+    "volume_rank: target must be int64, got float32": ("volume_rank", ANCHOR, OTHERS, torch.ones(5)),
+    "volume_rank: target must have the shape (5), got (4)": ("volume_rank", ANCHOR, OTHERS, TARGET[:4]),
+    "volume_rank: mover_volume_rank: target[3] must be a group from 0 to 3, got 4": (
+        "volume_rank",
+        ANCHOR,
+        OTHERS,
+        torch.tensor([0, 3, 2, 4, 9]),
+    ),
+    "volume_rank: mover_volume_rank: target[0] must be a group from 0 to 3, got -1": (
+        "volume_rank",
+        ANCHOR,
+        OTHERS,
+        TARGET - 1,
+    ),
 }
 
 
@@ -192,21 +225,22 @@ def test_refused(message):
     assert str(error.value).startswith(f"mover::{message}")
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", ALL_OPERATORS)
 def test_tensors_of_two_types_are_refused(name):
-    arguments = list(OPERATORS[name](torch.float32))
+    arguments = list(ALL_OPERATORS[name](torch.float32))
     tensors = [i for i, value in enumerate(arguments) if isinstance(value, torch.Tensor) and value.is_floating_point()]
     for i in tensors[1:]:
         mixed = [value.double() if j == i else value for j, value in enumerate(arguments)]
+        called = name.removesuffix("_with_alphas")  # the name that a caller knows
         with pytest.raises(
-            RuntimeError, match=rf"mover::{name}: \w+ must have the dtype of \w+ \(float32\), got float64"
+            RuntimeError, match=rf"mover::{called}: \w+ must have the dtype of \w+ \(float32\), got float64"
         ):
             operator(name)(*mixed)
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", ALL_OPERATORS)
 def test_a_cuda_device_is_refused(name):
     """Dispatched by hand, so that it needs no device."""
     cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
     with pytest.raises(RuntimeError, match=f"mover::{name}: this build of mover runs on the CPU only"):
-        operator(name).redispatch(cuda, *OPERATORS[name](torch.float32))
+        operator(name).redispatch(cuda, *ALL_OPERATORS[name](torch.float32))

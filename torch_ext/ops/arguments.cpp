@@ -119,6 +119,14 @@ void check_indices(const char *op, const char *name, const Tensor &tensor, const
     require(tensor.scalar_type() == ScalarType::Long, op, name, " must be int64, got ", dtype_text(tensor));
 }
 
+void check_mask(const char *op, const char *name, const Tensor &tensor, const Sizes &sizes, const char *like_name,
+                const Tensor &like) {
+    check_device(op, name, tensor, like_name, like);
+    require(tensor.scalar_type() == ScalarType::Bool, op, name, " must be bool, got ", dtype_text(tensor));
+    const Sizes actual = sizes_of(tensor);
+    require(actual == sizes, op, name, " must have the shape ", shape_text(sizes), ", got ", shape_text(actual));
+}
+
 RowSets check_rows(const char *op, const Tensor &x, const Tensor &y) {
     const mover_dtype dtype = check_dtype(op, "x", x);
     check_like(op, "y", y, "x", x);
@@ -177,6 +185,11 @@ Tensor gradient_like(const Tensor &like, bool needed) {
 }
 
 Tensor dense(const Tensor &tensor) { return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor); }
+
+std::optional<Tensor> dense_or_none(const std::optional<Tensor> &tensor) {
+    if (!tensor.has_value()) return std::nullopt;
+    return dense(*tensor);
+}
 
 const void *data_of(const Tensor &tensor) { return tensor.const_data_ptr(); }
 
