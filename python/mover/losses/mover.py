@@ -56,7 +56,7 @@ class MoverLoss(nn.Module):
     def check_batch(self, size: int) -> None:
         """Raises UserError, with the count, where a batch of so many clips makes more groups than memory may hold."""
         k = len(self.modalities)
-        # measured peaks are 27-53 k, and 27-32 k^2 with logarithms, whose Gram matrices are float64
+        # just above the peaks measured, 27 k to 53 k; Gram matrices of logarithms are float64 and have gradients
         bytes_per_group = 56 * k + (32 * k * k if self.volume == "log" else 0)
         if self.groups == "topk":
             count = size * min(self.topk, size) ** (k - 1)
