@@ -13,6 +13,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Modality = Literal["text", "video", "audio"]
+CandidateGroups = Literal["auto", "all", "hard", "topk", "sample"]
+JointWeights = Literal["star", "cyclic"]
+VolumeKind = Literal["volume", "log"]
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -98,7 +101,9 @@ class TransportConfig(Section):
     epsilon: PositiveFloat = Field(0.1, description="entropic weight, in units of squared distance")
     max_iter: PositiveInt = Field(100, description="bound on Sinkhorn iterations")
     tol: NonNegativeFloat = Field(1e-3, description="L1 error of the marginals to stop at")
-    solver: Literal["auto", "sinkhorn"] = Field("auto", description="how the plans are solved for")
+    solver: Literal["auto", "sinkhorn", "newton"] = Field(
+        "auto", description="newton: finish with Newton steps, for a small epsilon or tol; auto: only where they pay"
+    )
     plan_gradient: Literal["detached", "implicit"] = Field(
         "detached", description="implicit: the loss also differentiates through the plan"
     )
@@ -115,6 +120,17 @@ class ObjectiveConfig(Section):
     volume_contrastive: NonNegativeFloat | None = Field(None, description="weight of the volume contrast (eq. 9-10)")
     pairwise: NonNegativeFloat | None = Field(None, description="weight of the pairwise InfoNCE")
     anchor: Modality = Field("text", description="anchor of the star weights and of the volume contrast")
+    groups: CandidateGroups = Field(
+        "auto",
+        description="groups of the mover term: all; hard, the best match; topk, combinations of the best; sample, "
+        "drawn from the plans; auto: all up to 3 modalities (2 for logarithms), topk beyond",
+    )
+    topk: PositiveInt = Field(4, description="groups topk: matches kept per anchor and modality, topk^(k-1) groups")
+    samples: PositiveInt = Field(16, description="groups sample: draws per anchor")
+    weights: JointWeights = Field(
+        "star", description="joint weights of the mover term: the anchor's plans; cyclic: all three plans"
+    )
+    volume: VolumeKind = Field("volume", description="measure of the mover term; log: its logarithm, smoothed at 1e-3")
     mover_start: Fraction = Field(0.0, description="share of the run after which the mover term begins")
     mover_warmup: Fraction = Field(0.1, description="share of the run over which it rises to its weight")
     temperature: PositiveFloat = Field(0.07, description="first temperature of both contrasts; learned as a logarithm")

@@ -1,19 +1,56 @@
-"""The embeddings that losses take: one (B, d) tensor of unit rows per modality, in the order of the run."""
+"""The embeddings that losses take: one (B, d) tensor of unit rows per modality, and which of the rows are there."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
+from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from mover.errors import UserError
 from mover.ops.inputs import at_least_float32
 
+Item = TypeVar("Item")
+Present = Mapping[str, Tensor]
+"""Modality to bool (B,), true where the clip has it. A modality that is not named is there in every clip."""
 
-def check_embeddings(z: Mapping[str, Tensor], modalities: Sequence[str]) -> list[Tensor]:
-    """The rows of every modality, in order, in float32 or float64.
+
+@dataclass(frozen=True)
+class Clips:
+    """The unit rows of B clips in k modalities.
+
+    rows: per modality (B, d), float32 or float64. A row that is not there is (1, 0, …, 0), whatever was given, and
+    its gradient is exactly 0.
+    present: bool (k, B), or None where every row is there.
+    """
+
+    rows: tuple[Tensor, ...]
+    present: Tensor | None
+
+    def masses(self) -> Tensor | None:
+        """(k, B): 1/n for each of the n rows that a modality has, 0 elsewhere; None where every row is there."""
+        if self.present is None:
+            return None
+        counts = self.present.sum(dim=1, keepdim=True).clamp(min=1)
+        return self.present.to(self.rows[0].dtype) / counts
+
+    def fewest(self) -> int:
+        """How many rows the modality with the fewest has."""
+        return self.rows[0].shape[0] if self.present is None else int(self.present.sum(dim=1).min())
+
+    def zero(self) -> Tensor:
+        """A scalar 0 whose gradient is 0 for every row: the loss where there is nothing to compare."""
+        return torch.stack(self.rows).sum() * 0
+
+
+def check_embeddings(z: Mapping[str, Tensor], modalities: Sequence[str], present: Present | None = None) -> Clips:
+    """The rows of every modality, in the order of `modalities`.
 
     Raises UserError where a modality is missing, shapes differ or are not (B, d), or B < 2: losses compare clips
-    with each other.
+    with each other; and where a tensor of `present` is not bool (B,). Rows that are not present may hold anything.
     """
     missing = [name for name in modalities if name not in z]
     if missing:
@@ -27,7 +64,28 @@ def check_embeddings(z: Mapping[str, Tensor], modalities: Sequence[str]) -> list
             f"The objective compares clips with each other and needs a batch of at least 2, got {rows[0].shape[0]}. "
             "Raise train.batch_size, or drop the last incomplete batch."
         )
-    return [at_least_float32(tensor) for tensor in rows]
+    rows = [at_least_float32(tensor) for tensor in rows]
+    there = _presence(present or {}, modalities, rows[0])
+    if there is None:
+        return Clips(tuple(rows), None)
+    fixed = torch.zeros_like(rows[0][0])
+    fixed[0] = 1
+    return Clips(tuple(torch.where(mask.unsqueeze(1), r, fixed) for mask, r in zip(there, rows, strict=True)), there)
+
+
+def _presence(present: Present, modalities: Sequence[str], like: Tensor) -> Tensor | None:
+    """bool (k, B) on the device of `like` (B, d), or None where everything is present."""
+    size = like.shape[0]
+    for name in modalities:
+        mask = present.get(name)
+        if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != (size,)):
+            raise UserError(
+                f"present['{name}'] must be a bool tensor of shape ({size},), one entry per clip, "
+                f"got {mask.dtype} of shape {tuple(mask.shape)}."
+            )
+    everywhere = torch.ones(size, dtype=torch.bool, device=like.device)
+    there = torch.stack([present.get(name, everywhere).to(like.device) for name in modalities])
+    return None if bool(there.all()) else there
 
 
 def anchor_first(modalities: Sequence[str], anchor: str) -> list[str]:
@@ -37,6 +95,6 @@ def anchor_first(modalities: Sequence[str], anchor: str) -> list[str]:
     return [anchor, *(name for name in modalities if name != anchor)]
 
 
-def pairs_of(modalities: Sequence[str]) -> list[tuple[str, str]]:
+def pairs_of(items: Sequence[Item]) -> list[tuple[Item, Item]]:
     """All pairs in lexicographic order of position: (1, 2), (1, 3), ..., (k-1, k)."""
-    return list(combinations(modalities, 2))
+    return list(combinations(items, 2))

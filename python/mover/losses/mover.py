@@ -2,43 +2,140 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from mover import ops
-from mover.config import TransportConfig
+from mover.config import CandidateGroups, JointWeights, TransportConfig, VolumeKind
 from mover.errors import UserError
-from mover.losses.embeddings import anchor_first, check_embeddings
-from mover.losses.transport import transport_pairs
+from mover.losses.embeddings import Clips, Present, anchor_first, check_embeddings, pairs_of
+from mover.losses.groups import Groups, check_size, conditionals, sample_groups, top_groups
+from mover.losses.log_volume import group_log_volumes, pair_log_volumes
+from mover.losses.transport import pair_costs, transport_pairs
 
-MOST_MODALITIES = 3
+MOST_MODALITIES = 8
 
 
 class MoverLoss(nn.Module):
-    """sum over all groups of pi(i_1, ..., i_k) Vol(i_1, ..., i_k), for k = 2 or 3 modalities.
+    """sum over groups of pi(i_1, ..., i_k) Vol(i_1, ..., i_k), for any k >= 2 modalities.
 
-    pi is the star coupling of the entropic plans from the anchor to the other modalities: the plan itself for k = 2,
-    plan12[i,j] plan13[i,l] / a_i for k = 3 with uniform masses a_i = 1/B. It is a true coupling and sums to 1, so the
-    loss is a mean volume, in [0, 1].
+    pi is the star coupling of the entropic plans P^(1,m) from the anchor to the other modalities, with a the masses
+    of the anchor's rows: prod_m P^(1,m)[i_1, i_m] / a_{i_1}^(k-2). It is a true coupling and sums to 1, so the loss
+    is a mean volume, in [0, 1].
+
+    `groups` says which groups are summed over: "all" of them, exactly, for k = 2 and 3; the "hard" matches of every
+    anchor; all combinations of its `topk` best matches ("topk"), both with the weights renormalised to the sum 1; or
+    `samples` draws per anchor ("sample"), an unbiased estimate of the sum over all. "auto" is "all" where that is
+    offered and "topk" elsewhere.
+    `weights` "cyclic", for k = 3 and all groups: the product of the three plans, renormalised to the sum 1.
+    `volume` "log": 1/2 log det(G + 1e-6 I) in place of the volume; over all groups for k = 2 only.
+
+    Missing modalities: masses are uniform over the rows that a modality has, and groups consist of such rows only.
+    Where a modality has fewer than two, no group is complete and matched by more than chance: the loss is 0.
     """
 
-    def __init__(self, modalities: Sequence[str], anchor: str, config: TransportConfig) -> None:
-        """Raises UserError for an unknown anchor or more than 3 modalities."""
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        anchor: str,
+        transport: TransportConfig,
+        *,
+        groups: CandidateGroups = "auto",
+        topk: int = 4,
+        samples: int = 16,
+        weights: JointWeights = "star",
+        volume: VolumeKind = "volume",
+    ) -> None:
+        """Raises UserError for an unknown anchor and for settings that do not fit the number of modalities."""
         super().__init__()
         self.modalities = anchor_first(modalities, anchor)
-        self.config = config
-        if len(self.modalities) > MOST_MODALITIES:
-            raise UserError(
-                f"The mover term sums over all groups of at most {MOST_MODALITIES} modalities, got "
-                f"{len(self.modalities)}: {self.modalities}. Set objective.mover to 0 or train fewer modalities."
-            )
+        self.transport, self.topk, self.samples = transport, topk, samples
+        self.weights, self.volume = weights, volume
+        self.groups = _resolve_groups(groups, len(self.modalities), volume, weights)
 
-    def forward(self, z: Mapping[str, Tensor]) -> Tensor:
-        """z: unit rows (B, d) of every modality -> scalar. Raises UserError for embeddings that do not fit."""
-        rows = dict(zip(self.modalities, check_embeddings(z, self.modalities), strict=True))
-        result = transport_pairs(rows, self.modalities, self.config)
-        plan = result.plan.detach() if self.config.plan_gradient == "detached" else result.plan
-        if len(self.modalities) == 2:
-            anchor, other = rows.values()
-            return (plan[0] * ops.volume_scores(anchor, other.unsqueeze(1))).sum()
-        c12, c13, c23 = result.cost
-        return ops.expected_volume(c12, c13, c23, plan[0], plan[1] * plan.shape[-1], None)
+    def check_batch(self, size: int) -> None:
+        """Raises UserError, with the count, where a batch of so many clips makes more groups than memory may hold."""
+        k = len(self.modalities)
+        # just above the peaks measured, 27 k to 53 k; Gram matrices of logarithms are float64 and have gradients
+        bytes_per_group = 56 * k + (32 * k * k if self.volume == "log" else 0)
+        if self.groups == "topk":
+            count = size * min(self.topk, size) ** (k - 1)
+            what, remedy = f"objective.topk = {self.topk}", "lower objective.topk or set objective.groups to hard"
+        elif self.groups == "sample":
+            count = size * self.samples
+            what, remedy = f"objective.samples = {self.samples}", "lower objective.samples"
+        else:
+            return
+        check_size(count, k, bytes_per_group, f"{what} at a batch of {size}", remedy)
+
+    def forward(self, z: Mapping[str, Tensor], present: Present | None = None) -> Tensor:
+        """z: unit rows (B, d) of every modality; present: which clips have it, bool (B,), None all -> scalar.
+
+        Raises UserError for embeddings that do not fit, and for more groups than memory may hold.
+        """
+        clips = check_embeddings(z, self.modalities, present)
+        k = len(self.modalities)
+        self.check_batch(clips.rows[0].shape[0])
+        if clips.fewest() < 2:
+            return clips.zero()
+        pairs = pairs_of(range(k))
+        solved = pairs if self.weights == "cyclic" else pairs[: k - 1]  # the star's pairs come first
+        plans, costs, *_ = transport_pairs(clips, solved, self.transport)
+        if self.transport.plan_gradient == "detached":
+            plans = plans.detach()
+        if len(solved) < len(pairs):
+            costs = torch.cat([costs, pair_costs(clips, pairs[len(solved) :])])
+        masses = clips.masses()
+        if masses is not None:
+            masses = masses[0]
+        if self.groups == "all":
+            return self._over_all(clips, plans, costs, masses)
+        listed = self._listed(plans, masses)
+        if self.volume == "log":
+            volumes = group_log_volumes(costs, listed.members)
+        else:
+            volumes = ops.group_volume(costs, listed.members)
+        return (listed.weights.to(costs.dtype) * volumes.to(costs.dtype)).sum()
+
+    def _over_all(self, clips: Clips, plans: Tensor, costs: Tensor, masses: Tensor | None) -> Tensor:
+        if len(clips.rows) == 2:
+            if self.volume == "log":
+                return (plans[0] * pair_log_volumes(costs[0]).to(plans.dtype)).sum()
+            anchor, other = clips.rows
+            return (plans[0] * ops.volume_scores(anchor, other.unsqueeze(1))).sum()
+        c12, c13, c23 = costs
+        if self.weights == "cyclic":
+            p12, p13, p23 = plans
+            with torch.autocast(plans.device.type, enabled=False):
+                mass = ((p12 @ p23) * p13).sum()
+            total = ops.expected_volume(c12, c13, c23, p12, p13, p23)
+            return total / torch.where(mass == 0, 1, mass)
+        return ops.expected_volume(c12, c13, c23, plans[0], conditionals(plans[1], masses), None)
+
+    def _listed(self, plans: Tensor, masses: Tensor | None) -> Groups:
+        if self.groups == "sample":
+            return sample_groups(plans, masses, self.samples)
+        return top_groups(plans, masses, 1 if self.groups == "hard" else self.topk)
+
+
+def _resolve_groups(groups: CandidateGroups, k: int, volume: VolumeKind, weights: JointWeights) -> CandidateGroups:
+    """The groups of a run, "auto" resolved. Raises UserError where the settings do not fit k modalities."""
+    most_for_all = 2 if volume == "log" else 3
+    if groups == "auto":
+        groups = "all" if k <= most_for_all else "topk"
+    if weights == "cyclic" and (k != 3 or groups != "all" or volume == "log"):
+        raise UserError(
+            "objective.weights: cyclic is the product of three plans over all groups of volumes, got "
+            f"{k} modalities, objective.groups {groups} and objective.volume {volume}. Set objective.weights to star."
+        )
+    if groups == "all" and k > most_for_all:
+        raise UserError(
+            f"objective.groups: all sums over all groups of at most {most_for_all} modalities with objective.volume "
+            f"{volume}, got {k}. Set objective.groups to topk, sample or hard."
+        )
+    if volume == "volume" and k > MOST_MODALITIES:
+        raise UserError(
+            f"The mover term measures volumes of at most {MOST_MODALITIES} modalities, got {k}. "
+            "Set objective.volume to log, objective.mover to 0, or train fewer modalities."
+        )
+    return groups

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mover.config import ObjectiveConfig
 from mover.errors import UserError
-from mover.losses.embeddings import check_embeddings, pairs_of
+from mover.losses.embeddings import Present, check_embeddings, pairs_of
 from mover.losses.mover import MoverLoss
 from mover.losses.pairwise import PairwiseLoss
 from mover.losses.transport import transport_pairs
@@ -54,7 +54,16 @@ class Objective(nn.Module):
     def _build(self, name: str) -> nn.Module:
         config = self.config
         if name == "mover":
-            return MoverLoss(self.modalities, config.anchor, config.transport)
+            return MoverLoss(
+                self.modalities,
+                config.anchor,
+                config.transport,
+                groups=config.groups,
+                topk=config.topk,
+                samples=config.samples,
+                weights=config.weights,
+                volume=config.volume,
+            )
         if name == "volume_contrastive":
             return VolumeContrastiveLoss(
                 self.modalities,
@@ -84,16 +93,24 @@ class Objective(nn.Module):
             return full if since >= 0 else 0.0
         return full * min(max(since / self.config.mover_warmup, 0.0), 1.0)
 
-    def forward(self, z: Mapping[str, Tensor], progress: float = 1.0) -> dict[str, Tensor]:
+    def forward(
+        self, z: Mapping[str, Tensor], progress: float = 1.0, present: Present | None = None
+    ) -> dict[str, Tensor]:
         """Every term that has a weight now, unweighted, under its name, and their weighted sum as "total".
 
         z: unit rows (B, d) of every modality. progress: share of the run that is done, in [0, 1].
+        present: which clips have a modality, bool (B,) for each, None all; the other rows may hold anything, and
+        their gradient is exactly 0. A term that finds too few rows is 0, with gradient 0.
         Raises UserError for embeddings that do not fit.
         """
-        rows = check_embeddings(z, self.modalities)
-        terms = {name: term(z) for name, term in self.terms.items() if self.weight(name, progress) > 0}
+        clips = check_embeddings(z, self.modalities, present)
+        present = present if clips.present is not None else None
+        for term in self.terms.values():
+            if isinstance(term, MoverLoss):
+                term.check_batch(clips.rows[0].shape[0])  # at the first step, also where the term starts late
+        terms = {name: term(z, present) for name, term in self.terms.items() if self.weight(name, progress) > 0}
         if not terms:  # before the start of the only term: gradients of 0 rather than none
-            return {"total": torch.stack(rows).sum() * 0}
+            return {"total": clips.zero()}
         total = torch.stack([self.weight(name, progress) * term for name, term in terms.items()]).sum()
         return {**terms, "total": total}
 
@@ -103,6 +120,7 @@ class Objective(nn.Module):
 
         Raises UserError for embeddings that do not fit.
         """
-        rows = dict(zip(self.modalities, check_embeddings(z, self.modalities), strict=True))
-        plan = transport_pairs(rows, self.modalities, self.config.transport).plan
-        return {f"{first}-{second}": plan[i] for i, (first, second) in enumerate(pairs_of(self.modalities))}
+        clips = check_embeddings(z, self.modalities)
+        plans = transport_pairs(clips, pairs_of(range(len(self.modalities))), self.config.transport).plan
+        names = pairs_of(self.modalities)
+        return {f"{first}-{second}": plan for (first, second), plan in zip(names, plans, strict=True)}

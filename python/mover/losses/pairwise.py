@@ -6,12 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from mover.losses.contrast import symmetric_cross_entropy
-from mover.losses.embeddings import check_embeddings, pairs_of
+from mover.losses.embeddings import Present, check_embeddings, pairs_of
 from mover.losses.temperature import Temperature
 
 
 class PairwiseLoss(nn.Module):
-    """The mean over all pairs of modalities of the cross entropy of cos / tau, both ways; one tau for all pairs."""
+    """The mean over all pairs of modalities of the cross entropy of cos / tau, both ways; one tau for all pairs.
+
+    A pair is contrasted among the clips that have both of its modalities; pairs with fewer than two such clips are
+    left out of the mean, and without any pair the loss is 0.
+    """
 
     def __init__(
         self,
@@ -27,12 +31,19 @@ class PairwiseLoss(nn.Module):
         self.temperature = Temperature(temperature, learn_temperature)
         self.label_smoothing = label_smoothing
 
-    def forward(self, z: Mapping[str, Tensor]) -> Tensor:
-        """z: unit rows (B, d) of every modality -> scalar. Raises UserError for embeddings that do not fit."""
-        rows = dict(zip(self.modalities, check_embeddings(z, self.modalities), strict=True))
-        pairs = pairs_of(self.modalities)
-        first = torch.stack([rows[name] for name, _ in pairs])  # (pairs, B, d)
-        second = torch.stack([rows[name] for _, name in pairs])
+    def forward(self, z: Mapping[str, Tensor], present: Present | None = None) -> Tensor:
+        """z: unit rows (B, d) of every modality; present: which clips have it, bool (B,), None all -> scalar.
+
+        Raises UserError for embeddings that do not fit.
+        """
+        clips = check_embeddings(z, self.modalities, present)
+        pairs = pairs_of(range(len(self.modalities)))
+        first = torch.stack([clips.rows[p] for p, _ in pairs])  # (pairs, B, d)
+        second = torch.stack([clips.rows[q] for _, q in pairs])
         with torch.autocast(first.device.type, enabled=False):
-            cosines = first @ second.mT  # (pairs, B, B)
-            return symmetric_cross_entropy(cosines / self.temperature(), self.label_smoothing).mean()
+            logits = first @ second.mT / self.temperature()  # (pairs, B, B)
+            if clips.present is None:
+                return symmetric_cross_entropy(logits, self.label_smoothing).mean()
+            both = torch.stack([clips.present[p] & clips.present[q] for p, q in pairs])  # (pairs, B)
+            terms = symmetric_cross_entropy(logits, self.label_smoothing, usable=both)  # 0 for pairs left out
+            return terms.sum() / (both.sum(-1) >= 2).sum().clamp(min=1)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mover import ops
 from mover.losses.contrast import Denominator, symmetric_cross_entropy
-from mover.losses.embeddings import anchor_first, check_embeddings
+from mover.losses.embeddings import Present, anchor_first, check_embeddings
 from mover.losses.temperature import Temperature
 
 
@@ -16,6 +16,11 @@ class VolumeContrastiveLoss(nn.Module):
 
     Positives are the aligned clips, i = j. `denominator` "all" keeps the positive in the sum, "negatives" leaves it
     out as eq. 9 is printed.
+
+    Clips without the anchor, or with nothing but the anchor, are left out; with fewer than two others the loss is 0.
+    Volumes of groups that lack different modalities cannot be compared: where a clip that takes part lacks one, the
+    logits of the whole batch are those of the span distance, sqrt(1 - |E^T anchor|^2) with E an orthonormal basis of
+    the group's span, = Vol(anchor, others) / Vol(others).
     """
 
     def __init__(
@@ -35,8 +40,21 @@ class VolumeContrastiveLoss(nn.Module):
         self.label_smoothing = label_smoothing
         self.denominator: Denominator = denominator
 
-    def forward(self, z: Mapping[str, Tensor]) -> Tensor:
-        """z: unit rows (B, d) of every modality -> scalar. Raises UserError for embeddings that do not fit."""
-        anchor, *others = check_embeddings(z, self.modalities)
-        volumes = ops.volume_scores(anchor, torch.stack(others, dim=1))  # (B, B)
-        return symmetric_cross_entropy(-volumes / self.temperature(), self.label_smoothing, self.denominator)
+    def forward(self, z: Mapping[str, Tensor], present: Present | None = None) -> Tensor:
+        """z: unit rows (B, d) of every modality; present: which clips have it, bool (B,), None all -> scalar.
+
+        Raises UserError for embeddings that do not fit.
+        """
+        clips = check_embeddings(z, self.modalities, present)
+        anchor, others = clips.rows[0], torch.stack(clips.rows[1:], dim=1)
+        if clips.present is None:
+            volumes = ops.volume_scores(anchor, others)  # (B, B)
+            return symmetric_cross_entropy(-volumes / self.temperature(), self.label_smoothing, self.denominator)
+        mask = clips.present[1:].T  # (B, k-1)
+        usable = clips.present[0] & mask.any(dim=1)
+        mask = mask | ~usable.unsqueeze(1)  # a group without members has no distance; it is left out below
+        if bool(mask.all()):
+            scores = ops.volume_scores(anchor, others)
+        else:
+            scores = ops.volume_scores(anchor, others, mask, score="span")
+        return symmetric_cross_entropy(-scores / self.temperature(), self.label_smoothing, self.denominator, usable)

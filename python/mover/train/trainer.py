@@ -178,7 +178,7 @@ def _update(
     batch = to_device(batch, device)
     with autocast(config.train.precision, device):
         z = model(batch)
-    named = objective({m: rows.float() for m, rows in z.items()}, step / config.train.steps)
+    named = objective({m: rows.float() for m, rows in z.items()}, step / config.train.steps, batch["present"])
     terms = dict(zip(named, torch.stack([term.detach().float() for term in named.values()]).tolist(), strict=True))
     bad = next((name for name, value in terms.items() if not np.isfinite(value)), None)
     if bad is not None:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cases.operators import unit_rows
+from cases.star import embeddings
 
 
 @pytest.fixture(autouse=True)
@@ -15,9 +15,4 @@ def _one_thread():
 @pytest.fixture
 def z():
     """Embeddings (6, 8) of three modalities that resemble each other; leaves that ask for a gradient."""
-    common = unit_rows(6, 8, seed=9)
-    modalities = {"text": 1, "video": 2, "audio": 3}
-    return {
-        name: torch.nn.functional.normalize(common + 0.6 * unit_rows(6, 8, seed=seed), dim=1).requires_grad_()
-        for name, seed in modalities.items()
-    }
+    return embeddings(("text", "video", "audio"), 6, 8)

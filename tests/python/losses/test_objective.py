@@ -6,7 +6,7 @@ import torch
 from mover import ops, reference
 from mover.config import ObjectiveConfig, TransportConfig
 from mover.errors import UserError
-from mover.losses import build_objective
+from mover.losses import build_objective, groups
 
 NAMES = ("text", "video", "audio")
 
@@ -73,17 +73,32 @@ def test_before_the_only_term_starts_the_gradient_is_zero(z):
     assert all(torch.equal(rows.grad, torch.zeros_like(rows)) for rows in z.values())
 
 
-def test_one_transport_for_all_pairs(z, monkeypatch):
+@pytest.mark.parametrize(("weights", "pairs"), [("star", 2), ("cyclic", 3)])
+def test_one_transport_for_the_pairs_whose_plans_are_used(z, monkeypatch, weights, pairs):
     calls = []
     transport = ops.transport
 
-    def counted(x, y, **options):
+    def counted(x, y, *masses, **options):
         calls.append(x.shape)
-        return transport(x, y, **options)
+        return transport(x, y, *masses, **options)
 
     monkeypatch.setattr(ops, "transport", counted)
-    build_objective(ObjectiveConfig(), NAMES)(z)
-    assert calls == [(3, 6, 8)]
+    build_objective(ObjectiveConfig(weights=weights), NAMES)(z)
+    assert calls == [(pairs, 6, 8)]
+
+
+def test_options_reach_the_mover_term():
+    settings = {"groups": "sample", "topk": 3, "samples": 5, "volume": "log"}
+    term = build_objective(ObjectiveConfig(**settings), NAMES).terms["mover"]
+    assert {name: getattr(term, name) for name in settings} == settings
+    assert build_objective(ObjectiveConfig(weights="cyclic"), NAMES).terms["mover"].weights == "cyclic"
+
+
+def test_too_many_groups_are_refused_at_the_first_step(z, monkeypatch):
+    monkeypatch.setattr(groups, "MEMORY_BOUND", 1000)
+    objective = build_objective(ObjectiveConfig(mover_start=0.5, groups="sample"), NAMES)
+    with pytest.raises(UserError, match="objective.samples = 16 at a batch of 6 makes 96 groups of 3 modalities"):
+        objective(z, 0.0)
 
 
 @pytest.mark.parametrize("names", [("video", "text"), NAMES])
@@ -150,11 +165,12 @@ def test_settings_that_do_not_fit_are_refused():
         build_objective(ObjectiveConfig(anchor="audio"), ("text", "video"))
     with pytest.raises(UserError, match="must lie in"):
         build_objective(ObjectiveConfig(temperature=3.0), NAMES)
-    with pytest.raises(UserError, match="Set objective.mover to 0"):
-        build_objective(ObjectiveConfig(), (*NAMES, "depth"))
+    with pytest.raises(UserError, match="Set objective.groups to topk"):
+        build_objective(ObjectiveConfig(groups="all"), (*NAMES, "depth"))
 
 
-def test_four_modalities_without_the_mover_term(z):
+def test_four_modalities(z):
     rows = {**z, "depth": z["text"].roll(1, 1)}
-    result = build_objective(ObjectiveConfig(mover=0), (*NAMES, "depth"))(rows)
-    assert set(result) == {"volume_contrastive", "pairwise", "total"}
+    result = build_objective(ObjectiveConfig(), (*NAMES, "depth"))(rows)
+    assert set(result) == {"mover", "volume_contrastive", "pairwise", "total"}
+    assert 0 < float(result["mover"].detach()) < 1

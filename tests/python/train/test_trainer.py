@@ -17,6 +17,7 @@ import mover
 from mover.cli import main
 from mover.config import Config
 from mover.configs import load_config
+from mover.data.collate import Collate
 from mover.errors import UserError
 from mover.losses import Objective
 from mover.train import trainer
@@ -80,7 +81,16 @@ def test_a_run_leaves_everything_in_its_folder(config: Config) -> None:
     assert outcome.best["score"] == pytest.approx(max(line["mean"] for line in checks), abs=1e-3)
 
 
-def test_resumed_losses_are_those_of_the_uninterrupted_run(config: Config, settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"objective.groups": "sample", "objective.mover_start": 0.0, "objective.mover_warmup": 0.0}],
+    ids=["default", "sampled groups"],
+)
+def test_resumed_losses_are_those_of_the_uninterrupted_run(
+    config: Config, settings: dict[str, Any], options: dict[str, Any]
+) -> None:
+    settings = {**settings, **options}
+    config = changed(config, settings)
     train(config, console=quiet())
     cut = changed(config, settings, name="cut")
 
@@ -174,9 +184,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_name(
     real = Objective.forward
     calls = []
 
-    def spoiled(self: Objective, z: dict[str, torch.Tensor], progress: float) -> dict[str, torch.Tensor]:
-        terms = dict(real(self, z, progress))
-        calls.append(progress)
+    def spoiled(self: Objective, *inputs: Any) -> dict[str, torch.Tensor]:
+        terms = dict(real(self, *inputs))
+        calls.append(inputs)
         if len(calls) == step + 1:
             name = next(iter(terms))
             terms |= {name: terms[name] * float("nan"), "total": terms["total"] * float("nan")}
@@ -189,6 +199,28 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_name(
     assert (config.folder / "checkpoints" / "last").exists() == (step > 0)
     if step:  # the checkpoint is good: go on from it without the fault
         assert train(config, resume=True, console=quiet()).step == 4
+
+
+def test_clips_without_a_modality(config: Config, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every third clip of a batch without sound: whatever stands in for it changes nothing."""
+    collate = Collate.__call__
+    monkeypatch.setattr(trainer, "_validation_set", lambda *_: None)
+    runs = [changed(config, settings, name=name) for name in ("complete", "silence", "noise")]
+    for run, filling in zip(runs, (None, 0.0, 0.25), strict=True):
+
+        def filled(self: Collate, samples: Any, filling: float | None = filling) -> dict[str, Any]:
+            batch = collate(self, samples)
+            if filling is not None:
+                batch["present"]["audio"][::3] = False
+                batch["audio"]["waveform"][::3] = filling
+            return batch
+
+        monkeypatch.setattr(Collate, "__call__", filled)
+        assert train(run, console=quiet()).step == 4
+    complete, silence, noise = map(losses, runs)
+    assert silence == noise
+    assert all(silence[1][name] != complete[1][name] for name in ("volume_contrastive", "pairwise"))
+    assert silence[4]["mover"] != complete[4]["mover"]
 
 
 def test_two_modalities_and_bfloat16(config: Config, settings: dict[str, Any]) -> None:
