@@ -19,6 +19,7 @@ import torch
 
 Run = Callable[[], Any]
 LIMIT = 4.0  # seconds: a contender whose one call takes longer is not called again, nor for larger sizes
+SECONDS, MOST = 2.0, 100  # how long each contender is timed at each size, and at most how often
 PEERS = ("pot", "geomloss", "ott-jax", "jax", "numpy")  # whose versions are recorded
 
 
@@ -77,17 +78,17 @@ def fewest_iterations(error_after: Callable[[int], float], tol: float, most: int
     return high
 
 
-def interleaved(contenders: dict[str, Run], seconds: float = 2.0, least: int = 5, most: int = 100) -> dict[str, dict]:
+def interleaved(contenders: dict[str, Run], least: int = 5) -> dict[str, dict]:
     """Median milliseconds of each contender. They run in turn, A B C A B C …, so that a machine that changes its speed
     changes it for all; a slow one sits out some of the rounds, evenly. After a first call that does not count, each
-    runs for about `seconds`, at least `least` and at most `most` times, or not again if that call exceeded LIMIT.
+    runs for about SECONDS, at least `least` and at most MOST times, or not again if that call exceeded LIMIT.
 
     Returns:
         name → {"ms": median, "low": 20th percentile, "high": 80th percentile, "runs": count}.
     """
     keep_freed_pages(True)
     first = {name: timed(run)[0] for name, run in contenders.items()}
-    again = {name: int(min(most, max(least, seconds / took))) for name, took in first.items() if took <= LIMIT}
+    again = {name: int(min(MOST, max(least, SECONDS / took))) for name, took in first.items() if took <= LIMIT}
     times = {name: [1e3 * took] if took > LIMIT else [] for name, took in first.items()}
     rounds = max(again.values(), default=0)
     gc.collect()

@@ -27,9 +27,9 @@ BENCHMARKS = {
     "threads": threads,
 }
 
-EPILOG = """All run on one pinned thread (but threads, which compares one with two), contenders in turn; times are medians.
-The whole takes about 20 minutes, with --quick about 5. A peer that is not installed is reported as such;
-`scripts/bootstrap bench` installs them.
+EPILOG = """All run on one pinned thread (but threads, which compares one with two), contenders in turn; times are
+medians. The whole takes about 20 minutes, with --quick about 5. A peer that is not installed is reported
+as such; scripts/bootstrap bench installs them.
 
 examples:
   scripts/bench transport
