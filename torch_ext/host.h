@@ -23,6 +23,10 @@ mover_exec lend(const Tensor &like, std::initializer_list<int64_t> sizes);
 // Raises "mover::<op>: <what the library said>" unless the status is MOVER_OK.
 void check_status(const char *op, mover_status status);
 
+// An output of the size of a cost matrix, from torch's allocator. Where it is large its memory is asked for in huge
+// pages: the first touch of a page costs as much as computing what goes there.
+Tensor new_matrix(const Tensor &like, const Sizes &sizes);
+
 // Scratch memory from torch's allocator; none where a call needs none.
 struct Workspace {
     std::optional<Tensor> storage;

@@ -4,6 +4,10 @@
 #include <algorithm>
 #include <limits>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <torch/csrc/stable/c/shim.h>
 
 // The BLAS inside libtorch_cpu, column-major. aten::mm is not an alternative: under
@@ -55,7 +59,27 @@ int gemm(void * /*host*/, mover_dtype dtype, int transpose_a, int transpose_b, i
     return 0;
 }
 
+// Only a hint: a system without huge pages leaves the memory as it is.
+void prefer_huge_pages(void *memory, size_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    constexpr uintptr_t huge_page = uintptr_t{1} << 21;
+    if (bytes < 4 * huge_page) return;
+    const uintptr_t begin = reinterpret_cast<uintptr_t>(memory), first = (begin + huge_page - 1) & ~(huge_page - 1);
+    const uintptr_t last = (begin + bytes) & ~(huge_page - 1);
+    (void)madvise(reinterpret_cast<void *>(first), last - first, MADV_HUGEPAGE);
+#else
+    (void)memory;
+    (void)bytes;
+#endif
+}
+
 } // namespace
+
+Tensor new_matrix(const Tensor &like, const Sizes &sizes) {
+    Tensor matrix = torch::stable::new_empty(like, sizes);
+    prefer_huge_pages(matrix.mutable_data_ptr(), static_cast<size_t>(matrix.numel()) * matrix.element_size());
+    return matrix;
+}
 
 mover_exec lend(const Tensor & /*like*/, std::initializer_list<int64_t> sizes) {
     mover_exec exec{};
@@ -71,8 +95,10 @@ void check_status(const char *op, mover_status status) {
 
 Workspace allocate(const Tensor &like, size_t bytes) {
     if (bytes == 0) return {std::nullopt, 0};
-    return {torch::stable::new_empty(like, Sizes{static_cast<int64_t>(bytes)}, torch::headeronly::ScalarType::Byte),
-            bytes};
+    Tensor storage =
+        torch::stable::new_empty(like, Sizes{static_cast<int64_t>(bytes)}, torch::headeronly::ScalarType::Byte);
+    prefer_huge_pages(storage.mutable_data_ptr(), bytes);
+    return {storage, bytes};
 }
 
 } // namespace mover_torch

@@ -4,8 +4,8 @@
  *     exp(x) = 2^k p(r),   k = round(x / ln 2),   r = x - k ln 2 in [-ln 2 / 2, ln 2 / 2]
  *
  * p is the minimax polynomial of degree 6 (float, error 2e-9) or the Taylor polynomial of degree 13 (double, error
- * 4e-18). Below -80 the result is 0: the tails of a plan never become denormal numbers, on which a CPU is slow.
- * Included after real.h.
+ * 4e-18). Below -80 (double) or -64 (float) the result is 0: the tails of a plan never become denormal numbers, on
+ * which a CPU is slow, nor do their products with masses and scales. Included after real.h.
  */
 #ifndef MOVER_CPU_EXPONENTIAL_H
 #define MOVER_CPU_EXPONENTIAL_H
@@ -13,10 +13,10 @@
 #include <stdint.h>
 #include <string.h>
 
-static const real EXPONENTIAL_LEAST = -81;
-static const real EXPONENT_LEAST = -116; /* about -80 / ln 2 */
-
 #if MOVER_REAL_BITS == 32
+static const float EXPONENTIAL_LEAST = -65;
+static const float EXPONENT_LEAST = -93; /* about -64 / ln 2 */
+
 MOVER_INLINE float exponential(float x) {
     const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer, kept in the low bits */
     const float above = x > EXPONENTIAL_LEAST ? x : EXPONENTIAL_LEAST, clamped = above < 80 ? above : 80;
@@ -38,6 +38,9 @@ MOVER_INLINE float exponential(float x) {
     return k > EXPONENT_LEAST ? p : 0;
 }
 #else
+static const double EXPONENTIAL_LEAST = -81;
+static const double EXPONENT_LEAST = -116; /* about -80 / ln 2 */
+
 MOVER_INLINE double exponential(double x) {
     const double shift = 6755399441055744.0; /* 1.5 * 2^52 */
     const double above = x > EXPONENTIAL_LEAST ? x : EXPONENTIAL_LEAST, clamped = above < 700 ? above : 700;

@@ -6,12 +6,9 @@
  *     [diag r   P    ] [u]   [s]
  *     [P^T    diag c ] [v] = [t],      dL/dC = -(1/epsilon) P . (G - u 1^T - 1 v^T),   dL/da = u,   dL/db = v.
  *
- * u is eliminated; the system for v is solved by conjugate gradients with a Jacobi preconditioner, one read of P per
- * step. Near a permutation both sides of it vanish, so nothing is formed by subtracting large numbers:
+ * u is eliminated and v found by schur.c, whose right-hand side is formed without subtracting large numbers:
  *
- *     right-hand side  sum_i P_ij (G_ij - s_i / r_i)
- *     operator         sum_i P_ij (v_j - w_i),   w_i = sum_j P_ij v_j / r_i
- *     diagonal         sum_i P_ij (r_i - P_ij) / r_i
+ *     t - P^T (s / r) = sum_i P_ij (G_ij - s_i / r_i)
  *
  * Rows or columns without mass take u_i = 0 or v_j = 0.
  */
@@ -20,7 +17,7 @@
 
 #include "sinkhorn.h"
 
-enum { BLOCK = 32, MOST_STEPS = 500 };
+enum { MOST_STEPS = 500, SUMS = 4 };
 
 #if MOVER_REAL_BITS == 32
 static const double TOLERANCE = 1e-7; /* on |residual| / |(s, t)| */
@@ -28,47 +25,56 @@ static const double TOLERANCE = 1e-7; /* on |residual| / |(s, t)| */
 static const double TOLERANCE = 1e-12;
 #endif
 
-void R(plan_gradient_take)(plan_gradient *q, mover_arena *arena) {
-    q->blocks = mover_ceil_div(q->n, BLOCK);
-    q->row_sum = mover_take(arena, q->batch, q->n, sizeof(real));
-    q->s = mover_take(arena, q->batch, q->n, sizeof(real));
-    q->u = mover_take(arena, q->batch, q->n, sizeof(real));
-    q->column_sum = mover_take(arena, q->batch, q->m, sizeof(real));
-    q->t = mover_take(arena, q->batch, q->m, sizeof(real));
-    q->diagonal = mover_take(arena, q->batch, q->m, sizeof(real));
-    q->v = mover_take(arena, q->batch, q->m, sizeof(real));
-    q->residual = mover_take(arena, q->batch, q->m, sizeof(real));
-    q->direction = mover_take(arena, q->batch, q->m, sizeof(real));
-    q->product = mover_take(arena, q->batch, q->m, sizeof(real));
-    q->scale = mover_take(arena, q->batch, 1, sizeof(double));
-    q->rho = mover_take(arena, q->batch, 1, sizeof(double));
-    q->active = mover_take(arena, q->batch, 1, sizeof(int64_t));
-    int64_t rows = 0;
-    if (__builtin_mul_overflow(q->batch, q->blocks, &rows) || __builtin_mul_overflow(rows, 4, &rows))
-        arena->overflow = 1;
-    q->partial = mover_take(arena, rows, q->m, sizeof(real));
+/* The gradient of one plan at work. */
+typedef struct gradient_task {
+    const plan_gradient *call;
+    const real *plan, *grad_plan, *add_cost; /* (n, m) */
+    real *grad_cost;                         /* (n, m) */
+    real *row_sum, *s, *u;                   /* (n): r, s, u */
+    real *t;                                 /* (m) */
+    real *sums;                              /* (blocks, SUMS, m) */
+    schur_system system;
+} gradient_task;
+
+static void take(gradient_task *task, mover_arena *arena) {
+    const int64_t n = task->call->n, m = task->call->m;
+    task->system = (schur_system){.n = n, .m = m};
+    task->row_sum = mover_take(arena, n, 1, sizeof(real));
+    task->s = mover_take(arena, n, 1, sizeof(real));
+    task->u = mover_take(arena, n, 1, sizeof(real));
+    task->t = mover_take(arena, m, 1, sizeof(real));
+    R(schur_take)(&task->system, arena);
+    task->sums = mover_take(arena, SUMS * task->system.blocks, m, sizeof(real));
+}
+
+void R(plan_gradient_take)(plan_gradient *call, mover_arena *arena) {
+    mover_arena one = {0};
+    gradient_task task = {.call = call};
+    take(&task, &one);
+    arena->overflow |= one.overflow;
+    call->slots = R(sinkhorn_is_small)(call->n, call->m) ? call->batch : mover_min(call->batch, 1);
+    call->slot_bytes = one.used;
+    call->scratch = mover_take(arena, call->slots, (int64_t)one.used, 1);
 }
 
 /* ---- sums of P and P . G ---------------------------------------------------------------------------------------- */
 
-MOVER_HOT static void sum_blocks(const plan_gradient *q, int64_t begin, int64_t end) {
-    const int64_t m = q->m;
-    for (int64_t slot = begin; slot < end; slot++) {
-        const int64_t p = slot / q->blocks, block = slot % q->blocks;
-        real *restrict column = q->partial + slot * 4 * m, *restrict weighted = column + m;
+MOVER_HOT static void sum_blocks(const gradient_task *task, int64_t begin, int64_t end) {
+    const int64_t n = task->call->n, m = task->call->m;
+    for (int64_t block = begin; block < end; block++) {
+        real *restrict column = task->sums + block * SUMS * m, *restrict weighted = column + m;
         real *restrict centred = column + 2 * m, *restrict diagonal = column + 3 * m;
-        for (int64_t j = 0; j < 4 * m; j++) column[j] = 0;
-        for (int64_t i = block * BLOCK; i < mover_min(q->n, (block + 1) * BLOCK); i++) {
-            const real *restrict plan = q->plan + (p * q->n + i) * m, *restrict grad =
-                                                                          q->grad_plan + (p * q->n + i) * m;
+        for (int64_t j = 0; j < SUMS * m; j++) column[j] = 0;
+        for (int64_t i = block * SINKHORN_BLOCK; i < mover_min(n, (block + 1) * SINKHORN_BLOCK); i++) {
+            const real *restrict plan = task->plan + i * m, *restrict grad = task->grad_plan + i * m;
             real r = 0, s = 0;
             MOVER_SIMD_SUM(r, s)
             for (int64_t j = 0; j < m; j++) {
                 r += plan[j];
                 s += plan[j] * grad[j];
             }
-            q->row_sum[p * q->n + i] = r;
-            q->s[p * q->n + i] = s;
+            task->row_sum[i] = r;
+            task->s[i] = s;
             if (r == 0) continue;
             const real mean = s / r, inverse = 1 / r;
             MOVER_SIMD
@@ -82,152 +88,44 @@ MOVER_HOT static void sum_blocks(const plan_gradient *q, int64_t begin, int64_t 
     }
 }
 
-/* Adds the `count` partial rows of a problem, in the order of the blocks. */
-MOVER_HOT static void add_partials(const plan_gradient *q, int64_t p, int64_t which, int64_t count,
-                                   real *restrict sum) {
-    const int64_t m = q->m;
-    for (int64_t j = 0; j < m; j++) sum[j] = 0;
-    for (int64_t block = 0; block < q->blocks; block++) {
-        const real *restrict part = q->partial + ((p * q->blocks + block) * count + which) * m;
-        MOVER_SIMD
-        for (int64_t j = 0; j < m; j++) sum[j] += part[j];
-    }
-}
-
-/* ---- the operator ----------------------------------------------------------------------------------------------- */
-
-/* partial_j = sum_{i in block} P_ij (x_j - w_i) for the direction x of each active problem. */
-MOVER_HOT static void apply_blocks(const plan_gradient *q, int64_t begin, int64_t end) {
-    const int64_t m = q->m;
-    for (int64_t task = begin; task < end; task++) {
-        const int64_t p = q->active[task / q->blocks], block = task % q->blocks;
-        const real *restrict x = q->direction + p * m;
-        real *restrict partial = q->partial + (p * q->blocks + block) * m;
-        for (int64_t j = 0; j < m; j++) partial[j] = 0;
-        for (int64_t i = block * BLOCK; i < mover_min(q->n, (block + 1) * BLOCK); i++) {
-            const real *restrict plan = q->plan + (p * q->n + i) * m;
-            const real r = q->row_sum[p * q->n + i];
-            if (r == 0) continue;
-            real w = 0;
-            MOVER_SIMD_SUM(w)
-            for (int64_t j = 0; j < m; j++) w += plan[j] * x[j];
-            w /= r;
-            MOVER_SIMD
-            for (int64_t j = 0; j < m; j++) partial[j] += plan[j] * (x[j] - w);
-        }
-    }
-}
-
 static void sums_body(int64_t begin, int64_t end, void *ctx) { sum_blocks(ctx, begin, end); }
-static void apply_body(int64_t begin, int64_t end, void *ctx) { apply_blocks(ctx, begin, end); }
 
-/* ---- conjugate gradients ---------------------------------------------------------------------------------------- */
-
-static double dot(const real *x, const real *y, int64_t count) {
-    double sum = 0;
-    MOVER_SIMD_SUM(sum)
-    for (int64_t j = 0; j < count; j++) sum += (double)x[j] * (double)y[j];
-    return sum;
-}
-
-MOVER_INLINE real precondition(const plan_gradient *q, int64_t index, real value) {
-    const real column = q->column_sum[index], least = REAL_EPSILON * column;
-    if (column == 0) return 0;
-    return value / (q->diagonal[index] > least ? q->diagonal[index] : least);
-}
-
-/* Takes the mean over columns with mass out of the residual: the operator's null vector is the constant. */
-static void project(const plan_gradient *q, int64_t p) {
-    real *residual = q->residual + p * q->m;
-    const real *column = q->column_sum + p * q->m;
-    double sum = 0;
-    int64_t count = 0;
-    for (int64_t j = 0; j < q->m; j++)
-        if (column[j] != 0) {
-            sum += (double)residual[j];
-            count++;
-        }
-    const real mean = count ? (real)(sum / (double)count) : 0;
-    for (int64_t j = 0; j < q->m; j++) residual[j] = column[j] != 0 ? residual[j] - mean : 0;
-}
-
-/* Sums of problem p and the first residual and direction; returns whether there is anything to solve. */
-static int begin_problem(plan_gradient *q, int64_t p) {
-    const int64_t m = q->m;
-    real *residual = q->residual + p * m, *direction = q->direction + p * m;
-    add_partials(q, p, 0, 4, q->column_sum + p * m);
-    add_partials(q, p, 1, 4, q->t + p * m);
-    add_partials(q, p, 2, 4, residual);
-    add_partials(q, p, 3, 4, q->diagonal + p * m);
-    const real *s = q->s + p * q->n, *t = q->t + p * m;
-    q->scale[p] = sqrt(dot(s, s, q->n) + dot(t, t, m));
-    project(q, p);
-    q->rho[p] = 0;
-    for (int64_t j = 0; j < m; j++) {
-        q->v[p * m + j] = 0;
-        direction[j] = precondition(q, p * m + j, residual[j]);
-        q->rho[p] += (double)residual[j] * (double)direction[j];
-    }
-    return sqrt(dot(residual, residual, m)) > TOLERANCE * q->scale[p];
-}
-
-/* One step of problem p with the product of its direction; returns whether it goes on. */
-static int step_problem(plan_gradient *q, int64_t p) {
-    const int64_t m = q->m;
-    real *v = q->v + p * m, *residual = q->residual + p * m, *direction = q->direction + p * m;
-    real *product = q->product + p * m;
-    add_partials(q, p, 0, 1, product);
-    const double curvature = dot(direction, product, m);
-    if (!(curvature > 0)) return 0;
-    const real length = (real)(q->rho[p] / curvature);
-    MOVER_SIMD
-    for (int64_t j = 0; j < m; j++) {
-        v[j] += length * direction[j];
-        residual[j] -= length * product[j];
-    }
-    project(q, p);
-    if (!(sqrt(dot(residual, residual, m)) > TOLERANCE * q->scale[p])) return 0;
-    double rho = 0;
-    for (int64_t j = 0; j < m; j++) {
-        product[j] = precondition(q, p * m + j, residual[j]);
-        rho += (double)residual[j] * (double)product[j];
-    }
-    const real ratio = (real)(rho / q->rho[p]);
-    q->rho[p] = rho;
-    MOVER_SIMD
-    for (int64_t j = 0; j < m; j++) direction[j] = product[j] + ratio * direction[j];
-    return rho > 0;
+/* Adds up the sums of all blocks; *scale is the length of (s, t). */
+static mover_status add_sums(gradient_task *task, double *scale, const mover_exec *exec) {
+    const int64_t n = task->call->n, m = task->call->m, blocks = task->system.blocks;
+    real *const into[SUMS] = {task->system.column_sum, task->t, task->system.residual, task->system.diagonal};
+    for (int64_t which = 0; which < SUMS; which++)
+        MOVER_TRY(R(schur_add_blocks)(task->sums + which * m, blocks, SUMS * m, m, into[which], exec));
+    double square = 0;
+    for (int64_t i = 0; i < n; i++) square += (double)task->s[i] * (double)task->s[i];
+    for (int64_t j = 0; j < m; j++) square += (double)task->t[j] * (double)task->t[j];
+    *scale = sqrt(square);
+    return MOVER_OK;
 }
 
 /* ---- the gradients ---------------------------------------------------------------------------------------------- */
 
-typedef struct finish_task {
-    const plan_gradient *system;
-    const real *add_cost;
-    real *grad_cost;
-} finish_task;
-
-/* Adjacent rows of all problems: u, then dL/dC. */
-MOVER_HOT static void finish_rows(const finish_task *task, int64_t begin, int64_t end) {
-    const plan_gradient *q = task->system;
-    const int64_t m = q->m;
-    const real factor = (real)(-1 / q->epsilon);
-    for (int64_t row = begin; row < end; row++) {
-        const real *restrict plan = q->plan + row * m, *restrict grad = q->grad_plan + row * m;
-        const real *restrict v = q->v + row / q->n * m;
-        real *restrict out = task->grad_cost + row * m;
-        const real r = q->row_sum[row];
+/* u, then dL/dC, of rows [begin, end). */
+MOVER_HOT static void finish_rows(const gradient_task *task, int64_t begin, int64_t end) {
+    const int64_t m = task->call->m;
+    const real factor = (real)(-1 / task->call->epsilon);
+    const real *restrict v = task->system.solution;
+    for (int64_t i = begin; i < end; i++) {
+        const real *restrict plan = task->plan + i * m, *restrict grad = task->grad_plan + i * m;
+        real *restrict out = task->grad_cost + i * m;
+        const real r = task->row_sum[i];
         real w = 0;
         MOVER_SIMD_SUM(w)
         for (int64_t j = 0; j < m; j++) w += plan[j] * (grad[j] - v[j]);
         const real u = r == 0 ? 0 : w / r;
-        q->u[row] = u;
-        MOVER_SIMD
-        for (int64_t j = 0; j < m; j++) out[j] = factor * (plan[j] * ((grad[j] - v[j]) - u));
+        task->u[i] = u;
         if (task->add_cost) {
-            const real *restrict add = task->add_cost + row * m;
+            const real *restrict add = task->add_cost + i * m;
             MOVER_SIMD
-            for (int64_t j = 0; j < m; j++) out[j] += add[j];
+            for (int64_t j = 0; j < m; j++) out[j] = add[j] + factor * (plan[j] * ((grad[j] - v[j]) - u));
+        } else {
+            MOVER_SIMD
+            for (int64_t j = 0; j < m; j++) out[j] = factor * (plan[j] * ((grad[j] - v[j]) - u));
         }
     }
 }
@@ -245,47 +143,58 @@ static void centre(const real *values, const real *weights, int64_t count, real 
     for (int64_t i = 0; i < count; i++) out[i] = (real)((double)values[i] - mean);
 }
 
-mover_status R(plan_gradient_solve)(plan_gradient *q, const real *add_cost, real *grad_cost, real *grad_a, real *grad_b,
-                                    const mover_exec *exec) {
-    const int64_t n = q->n, m = q->m;
-    MOVER_TRY(mover_run(exec, 0, q->batch * q->blocks, mover_grain(BLOCK * m * 2), sums_body, q));
-    int64_t active = 0;
-    for (int64_t p = 0; p < q->batch; p++)
-        if (begin_problem(q, p)) q->active[active++] = p;
-    for (int step = 0; step < MOST_STEPS && active > 0; step++) {
-        MOVER_TRY(mover_run(exec, 0, active * q->blocks, mover_grain(BLOCK * m), apply_body, q));
-        int64_t going = 0;
-        for (int64_t index = 0; index < active; index++)
-            if (step_problem(q, q->active[index])) q->active[going++] = q->active[index];
-        active = going;
-    }
-    finish_task task = {q, add_cost, grad_cost};
-    MOVER_TRY(mover_run(exec, 0, q->batch * n, mover_grain(m * 2), finish_body, &task));
-    for (int64_t p = 0; p < q->batch; p++) {
-        if (grad_a) centre(q->u + p * n, q->row_sum + p * n, n, grad_a + p * n);
-        if (grad_b) centre(q->v + p * m, q->column_sum + p * m, m, grad_b + p * m);
-    }
+static mover_status solve_one(const plan_gradient *call, int64_t p, int64_t slot, const mover_exec *exec) {
+    const int64_t n = call->n, m = call->m, first = p * n * m;
+    mover_arena arena = mover_arena_over(call->scratch + (size_t)slot * call->slot_bytes);
+    gradient_task task = {.call = call, .plan = call->plan + first, .grad_plan = call->grad_plan + first};
+    task.add_cost = call->add_cost ? call->add_cost + first : NULL;
+    task.grad_cost = call->grad_cost + first;
+    take(&task, &arena);
+    task.system.plan = task.plan;
+    task.system.row_sum = task.row_sum;
+    MOVER_TRY(mover_run(exec, 0, task.system.blocks, mover_grain(SINKHORN_BLOCK * m * 2), sums_body, &task));
+    double scale;
+    MOVER_TRY(add_sums(&task, &scale, exec));
+    MOVER_TRY(R(schur_solve)(&task.system, TOLERANCE * scale, MOST_STEPS, exec));
+    for (int64_t j = 0; j < m && !(scale <= DBL_MAX); j++) task.system.solution[j] = (real)NAN;
+    MOVER_TRY(mover_run(exec, 0, n, mover_grain(m * 2), finish_body, &task));
+    if (call->grad_a) centre(task.u, task.row_sum, n, call->grad_a + p * n);
+    if (call->grad_b) centre(task.system.solution, task.system.column_sum, m, call->grad_b + p * m);
+    return MOVER_OK;
+}
+
+static void small_body(int64_t begin, int64_t end, void *ctx) {
+    for (int64_t p = begin; p < end; p++) (void)solve_one(ctx, p, p, NULL); /* without a host nothing can fail */
+}
+
+mover_status R(plan_gradient_solve)(plan_gradient *call, const mover_exec *exec) {
+    if (R(sinkhorn_is_small)(call->n, call->m))
+        return mover_run(exec, 0, call->batch, mover_grain(call->n * call->m * 32), small_body, call);
+    for (int64_t p = 0; p < call->batch; p++) MOVER_TRY(solve_one(call, p, 0, exec));
     return MOVER_OK;
 }
 
 /* ---- the op ----------------------------------------------------------------------------------------------------- */
 
-static plan_gradient system_of(const mover_sinkhorn_desc *desc) {
+static plan_gradient gradient_of(const mover_sinkhorn_desc *desc) {
     return (plan_gradient){.batch = desc->batch, .n = desc->n, .m = desc->m, .epsilon = desc->epsilon};
 }
 
 void R(mover_cpu_sinkhorn_backward_layout)(const mover_sinkhorn_desc *desc, mover_arena *arena) {
-    plan_gradient system = system_of(desc);
-    R(plan_gradient_take)(&system, arena);
+    plan_gradient call = gradient_of(desc);
+    R(plan_gradient_take)(&call, arena);
 }
 
 mover_status R(mover_cpu_sinkhorn_backward)(const mover_sinkhorn_desc *desc, const real *plan, const real *grad_plan,
                                             real *grad_cost, real *grad_a, real *grad_b, void *workspace,
                                             const mover_exec *exec) {
     mover_arena arena = mover_arena_over(workspace);
-    plan_gradient system = system_of(desc);
-    system.plan = plan;
-    system.grad_plan = grad_plan;
-    R(plan_gradient_take)(&system, &arena);
-    return R(plan_gradient_solve)(&system, NULL, grad_cost, grad_a, grad_b, exec);
+    plan_gradient call = gradient_of(desc);
+    call.plan = plan;
+    call.grad_plan = grad_plan;
+    call.grad_cost = grad_cost;
+    call.grad_a = grad_a;
+    call.grad_b = grad_b;
+    R(plan_gradient_take)(&call, &arena);
+    return R(plan_gradient_solve)(&call, exec);
 }

@@ -1,338 +1,316 @@
 /*
- * sinkhorn.c: entropic optimal transport by alternating updates in log domain.
+ * sinkhorn.c: entropic optimal transport: how iterations follow each other, and what they end in.
  *
- *     plan_ij = exp(u_i + v_j - C_ij / epsilon),   u = f / epsilon + log a,   v = g / epsilon + log b
+ *     plan_ij = K_ij U_i V_j,   K_ij = exp(u_i + v_j - C_ij / epsilon)
  *
- * One iteration reads the costs once and takes one exponential per element: for a row, e_j = plan_ij, r = sum_j e_j,
- * u_i += log(a_i / r), and e_j a_i / r is added to the column sums; then v_j += log(b_j / column sum). r measures the
- * row error of the state before the iteration, whose columns are exact: once it is at most tol, the iteration is
- * finished and the last.
+ * An iteration (scaling.c) makes the rows exact, then the columns; the error between the two halves is the whole
+ * marginal error, and the second half cannot raise it. The iteration that finds it at most tol is the last.
  *
- * u starts at the row's largest exponent, so nothing overflows. Only the first column sums can underflow (a column far
- * from every row, for small epsilon): those columns are summed again about their own largest exponent. From then on
- * r_i >= a_i min b and every sum is safe.
- *
- * Work is divided into blocks of BLOCK rows; the column sums of the blocks are added in order, so results do not
- * depend on the threads.
+ * The solver `auto` goes beyond the updates, to U (U_next / U)^(1 + over) to first order and likewise V, with `over`
+ * chosen from the observed rate (successive over-relaxation): a fraction of the iterations, the same plan. Where even
+ * that crawls, it turns to newton.c.
  */
 #include "backend.h"
 #include "real.h"
 
-#include "exponential.h"
 #include "sinkhorn.h"
 
-enum { BLOCK = 32, COLUMNS = 256 };
-enum { ITERATING = 0, DONE = 1, NOT_FINITE = 2 };
+enum { SMALL = 256 * 256 };
 
-static const real NO_MASS = (real)-1e30;   /* the log of a mass of 0 */
-static const real UNDERFLOW = (real)1e-30; /* column sums below are taken again */
-static const real LARGEST = REAL_MAX / 64; /* bound on costs and on costs / epsilon */
+int R(sinkhorn_is_small)(int64_t n, int64_t m) { return m == 0 || n <= SMALL / m; }
 
-MOVER_INLINE real mass(const real *weights, int64_t index, int64_t count) {
-    return weights ? weights[index] : (real)1 / (real)count;
+static void take(sinkhorn_problem *q, int has_plan, mover_arena *arena) {
+    q->system = (schur_system){.n = q->n, .m = q->m};
+    q->u = mover_take(arena, q->n, 1, sizeof(real));
+    q->v = mover_take(arena, q->m, 1, sizeof(real));
+    q->row_scale = mover_take(arena, q->n, 1, sizeof(real));
+    q->column_scale = mover_take(arena, q->m, 1, sizeof(real));
+    q->row_mass = mover_take(arena, q->n, 1, sizeof(real));
+    q->column_mass = mover_take(arena, q->m, 1, sizeof(real));
+    R(schur_take)(&q->system, arena);
+    q->part = mover_take(arena, q->system.blocks, 1, sizeof(double));
+    q->diagonal = q->solver == MOVER_SOLVER_SINKHORN ? NULL : mover_take(arena, q->system.blocks, q->m, sizeof(real));
+    if (!has_plan) q->plan = mover_take(arena, q->n, q->m, sizeof(real));
 }
 
-static inline real log_mass(real value) { return value > 0 ? real_log(value) : NO_MASS; }
-
-void R(sinkhorn_take)(sinkhorn_solver *s, mover_arena *arena) {
-    s->blocks = mover_ceil_div(s->n, BLOCK);
-    s->u = mover_take(arena, s->batch, s->n, sizeof(real));
-    s->v = mover_take(arena, s->batch, s->m, sizeof(real));
-    s->block_error = mover_take(arena, s->batch, s->blocks, sizeof(double));
-    s->active = mover_take(arena, s->batch, 1, sizeof(int64_t));
-    s->state = mover_take(arena, s->batch, 1, sizeof(int32_t));
-    s->iterations = mover_take(arena, s->batch, 1, sizeof(int32_t));
-    int64_t rows = 0;
-    if (__builtin_mul_overflow(s->batch, s->blocks, &rows)) arena->overflow = 1;
-    s->column_sum = mover_take(arena, rows, s->m, sizeof(real));
-    s->row = mover_take(arena, rows, s->m, sizeof(real));
+static sinkhorn_problem problem_of(const sinkhorn_batch *batch) {
+    return (sinkhorn_problem){.n = batch->n,
+                              .m = batch->m,
+                              .epsilon = batch->epsilon,
+                              .tol = batch->tol,
+                              .max_iter = batch->max_iter,
+                              .solver = batch->solver};
 }
 
-/* ---- start ------------------------------------------------------------------------------------------------------ */
+void R(sinkhorn_take)(sinkhorn_batch *batch, int has_plan, mover_arena *arena) {
+    mover_arena one = {0};
+    if (batch->batch == 0) return;
+    sinkhorn_problem problem = problem_of(batch);
+    take(&problem, has_plan, &one);
+    arena->overflow |= one.overflow;
+    batch->slots = R(sinkhorn_is_small)(batch->n, batch->m) ? batch->batch : 1;
+    batch->slot_bytes = one.used;
+    batch->scratch = mover_take(arena, batch->slots, (int64_t)one.used, 1);
+}
 
-/* 1 if masses are finite and >= 0 with a positive sum. */
-static int masses_valid(const real *weights, int64_t count) {
-    if (!weights) return 1;
+/* ---- masses ------------------------------------------------------------------------------------------------------ */
+
+/* Writes the masses out and returns 1 if they are finite and >= 0 with a positive sum. */
+static int write_masses(const real *weights, int64_t count, real *out) {
     real sum = 0;
+    int valid = 1;
     for (int64_t i = 0; i < count; i++) {
-        if (!(weights[i] >= 0 && weights[i] <= LARGEST)) return 0;
-        sum += weights[i];
+        out[i] = weights ? weights[i] : (real)1 / (real)count;
+        valid &= out[i] >= 0 && out[i] <= SINKHORN_LARGEST;
+        sum += out[i];
     }
-    return sum > 0 && sum <= LARGEST;
+    return valid && sum > 0 && sum <= SINKHORN_LARGEST;
 }
 
-MOVER_HOT static void start_rows(const sinkhorn_solver *s, int64_t begin, int64_t end) {
-    const real inverse = (real)(1 / s->epsilon), bound = LARGEST * (real)fmin(1, s->epsilon);
-    for (int64_t task = begin; task < end; task++) {
-        const int64_t p = task / s->blocks, block = task % s->blocks;
-        const real *restrict v = s->v + p * s->m;
-        int32_t bad = 0;
-        for (int64_t i = block * BLOCK; i < mover_min(s->n, (block + 1) * BLOCK); i++) {
-            const real *restrict cost = s->cost + (p * s->n + i) * s->m;
-            real largest = -REAL_MAX;
-            int32_t bad_in_row = 0;
-            MOVER_PRAGMA(omp simd reduction(max : largest) reduction(+ : bad_in_row))
-            for (int64_t j = 0; j < s->m; j++) {
-                const real exponent = v[j] - cost[j] * inverse;
-                largest = exponent > largest ? exponent : largest;
-                bad_in_row += !(real_fabs(cost[j]) <= bound);
-            }
-            bad += bad_in_row;
-            s->u[p * s->n + i] = mass(s->a ? s->a + p * s->n : NULL, i, s->n) > 0 ? -largest : NO_MASS;
+static void start(sinkhorn_problem *q, const real *a, const real *b) {
+    q->finite = write_masses(a, q->n, q->row_mass);
+    q->finite &= write_masses(b, q->m, q->column_mass);
+    for (int64_t i = 0; i < q->n; i++) q->row_scale[i] = 1;
+    for (int64_t j = 0; j < q->m; j++) {
+        q->v[j] = q->column_mass[j] > 0 ? real_log(q->column_mass[j]) : SINKHORN_NO_MASS;
+        q->column_scale[j] = 1;
+    }
+}
+
+/* ---- how far to go beyond, and when to turn to Newton -------------------------------------------------------------
+ */
+
+static const double MOST_OVER = 0.9, GROWTH = 3, RETREAT = 0.7;
+enum { WINDOW = 4 /* iterations over which a rate is taken */, MOST_NEWTON = 4 /* turns to Newton */ };
+static const double PATIENCE = 60; /* iterations at the present rate that `auto` waits for */
+
+typedef struct pace {
+    double over, most_over;       /* now, and its bound */
+    double least, errors[WINDOW]; /* the least error since the last retreat, the last errors in a ring */
+    int32_t count, since;         /* iterations seen, and since `over` changed */
+} pace;
+
+/* The next `over` after an iteration that left `error`. If the error had fallen by the factor q with `over`, that of
+ * plain updates is rho = (q + over)^2 / (q (1 + over)^2), and the best `over` 2 / (1 + sqrt(1 - rho)) - 1. */
+static double next_over(pace *s, double error) {
+    const double q = s->count > 0 ? error / s->errors[(s->count - 1) % WINDOW] : 1;
+    s->since++;
+    if (error > GROWTH * s->least) {
+        s->most_over = RETREAT * s->over;
+        s->over = 0;
+        s->least = error;
+        s->since = -1;
+    } else if (s->count >= 2 && s->since >= 2 && q > s->over && q < 1) {
+        const double rho = (q + s->over) * (q + s->over) / (q * (1 + s->over) * (1 + s->over));
+        const double best = rho < 1 ? fmin(s->most_over, 2 / (1 + sqrt(1 - rho)) - 1) : 0;
+        if (best > s->over) {
+            s->over = best;
+            s->since = 0;
         }
-        s->block_error[task] = bad;
     }
+    s->least = fmin(s->least, error);
+    return s->over;
 }
 
-static void start_body(int64_t begin, int64_t end, void *ctx) { start_rows(ctx, begin, end); }
-
-static mover_status start(sinkhorn_solver *s, const mover_exec *exec) {
-    for (int64_t p = 0; p < s->batch; p++) {
-        const real *a = s->a ? s->a + p * s->n : NULL, *b = s->b ? s->b + p * s->m : NULL;
-        const int valid = masses_valid(a, s->n) && masses_valid(b, s->m);
-        s->state[p] = valid ? ITERATING : NOT_FINITE;
-        s->iterations[p] = 0;
-        for (int64_t j = 0; j < s->m; j++) s->v[p * s->m + j] = log_mass(valid ? mass(b, j, s->m) : 1);
-    }
-    MOVER_TRY(mover_run(exec, 0, s->batch * s->blocks, mover_grain(BLOCK * s->m), start_body, s));
-    for (int64_t task = 0; task < s->batch * s->blocks; task++)
-        if (s->block_error[task] > 0) s->state[task / s->blocks] = NOT_FINITE;
-    return MOVER_OK;
+/* Whether more than PATIENCE iterations remain at the rate of the last WINDOW. */
+static int crawls(const pace *s, double error, double tol) {
+    if (s->count < WINDOW || s->since < WINDOW) return 0;
+    const double rate = error / s->errors[s->count % WINDOW]; /* the error WINDOW iterations ago */
+    return rate >= 1 || WINDOW * log(tol / error) < PATIENCE * log(rate);
 }
 
-/* ---- one iteration ---------------------------------------------------------------------------------------------- */
+static void remember(pace *s, double error) { s->errors[s->count++ % WINDOW] = error; }
 
-/* The exponentials of one row of the plan; returns their sum. */
-MOVER_INLINE real exponentials(const real *restrict cost, const real *restrict v, real u, real inverse, int64_t m,
-                               real *restrict e) {
-    real sum = 0;
-    MOVER_SIMD_SUM(sum)
-    for (int64_t j = 0; j < m; j++) {
-        e[j] = exponential((v[j] + u) - cost[j] * inverse);
-        sum += e[j];
-    }
-    return sum;
-}
+/* ---- to the end of the iterations ----------------------------------------------------------------------------------
+ */
 
-MOVER_HOT static void update_rows(const sinkhorn_solver *s, int64_t begin, int64_t end) {
-    const real inverse = (real)(1 / s->epsilon);
-    for (int64_t task = begin; task < end; task++) {
-        const int64_t p = s->active[task / s->blocks], block = task % s->blocks, slot = p * s->blocks + block;
-        const real *v = s->v + p * s->m, *a = s->a ? s->a + p * s->n : NULL;
-        real *restrict e = s->row + slot * s->m, *restrict column_sum = s->column_sum + slot * s->m;
+static mover_status iterate(sinkhorn_problem *q, const mover_exec *exec) {
+    pace at = {.most_over = MOST_OVER, .least = DBL_MAX};
+    int stretched = 1, newton = q->solver == MOVER_SOLVER_SINKHORN ? 0 : MOST_NEWTON;
+    while (q->finite) {
         double error = 0;
-        for (int64_t j = 0; j < s->m; j++) column_sum[j] = 0;
-        for (int64_t i = block * BLOCK; i < mover_min(s->n, (block + 1) * BLOCK); i++) {
-            const real mass_i = mass(a, i, s->n);
-            if (mass_i == 0) continue;
-            real *u = s->u + p * s->n + i;
-            const real sum = exponentials(s->cost + (p * s->n + i) * s->m, v, *u, inverse, s->m, e);
-            const real factor = mass_i / sum;
-            error += (double)real_fabs(sum - mass_i);
-            *u += real_log(factor);
-            MOVER_SIMD
-            for (int64_t j = 0; j < s->m; j++) column_sum[j] += e[j] * factor;
-        }
-        s->block_error[slot] = error;
-    }
-}
-
-/* log sum_i exp(u_i - C_ij / epsilon) of column j, about its largest exponent. */
-static real column_log_sum(const sinkhorn_solver *s, int64_t p, int64_t j) {
-    const real *cost = s->cost + p * s->n * s->m + j, *u = s->u + p * s->n;
-    const real inverse = (real)(1 / s->epsilon);
-    real largest = NO_MASS, sum = 0;
-    for (int64_t i = 0; i < s->n; i++)
-        if (u[i] > NO_MASS) {
-            const real exponent = u[i] - cost[i * s->m] * inverse;
-            largest = exponent > largest ? exponent : largest;
-        }
-    for (int64_t i = 0; i < s->n; i++)
-        if (u[i] > NO_MASS) sum += exponential(u[i] - cost[i * s->m] * inverse - largest);
-    return largest + real_log(sum);
-}
-
-MOVER_HOT static void update_columns(const sinkhorn_solver *s, int64_t begin, int64_t end) {
-    const int64_t chunks = mover_ceil_div(s->m, COLUMNS);
-    for (int64_t task = begin; task < end; task++) {
-        const int64_t p = s->active[task / chunks], chunk = task % chunks;
-        const int64_t first = chunk * COLUMNS, width = mover_min(COLUMNS, s->m - first);
-        real *v = s->v + p * s->m + first;
-        const real *b = s->b ? s->b + p * s->m + first : NULL;
-        real sum[COLUMNS] = {0};
-        for (int64_t block = 0; block < s->blocks; block++) {
-            const real *restrict part = s->column_sum + (p * s->blocks + block) * s->m + first;
-            MOVER_SIMD
-            for (int64_t j = 0; j < width; j++) sum[j] += part[j];
-        }
-        for (int64_t j = 0; j < width; j++) {
-            const real mass_j = mass(b, j, s->m);
-            if (mass_j == 0) continue;
-            if (sum[j] < UNDERFLOW)
-                v[j] = real_log(mass_j) - column_log_sum(s, p, first + j);
-            else
-                v[j] += real_log(mass_j / sum[j]);
-        }
-    }
-}
-
-static void rows_body(int64_t begin, int64_t end, void *ctx) { update_rows(ctx, begin, end); }
-static void columns_body(int64_t begin, int64_t end, void *ctx) { update_columns(ctx, begin, end); }
-
-mover_status R(sinkhorn_solve)(sinkhorn_solver *s, const mover_exec *exec) {
-#if MOVER_REAL_BITS == 32
-    const double tol = fmax(s->tol, fmax(2e-6, 4e-8 / s->epsilon));
-#else
-    const double tol = fmax(s->tol, 1e-13 + 1e-16 / s->epsilon);
-#endif
-    const int64_t chunks = mover_ceil_div(s->m, COLUMNS);
-    MOVER_TRY(start(s, exec));
-    for (int32_t iteration = 0; iteration < s->max_iter; iteration++) {
-        int64_t active = 0;
-        for (int64_t p = 0; p < s->batch; p++)
-            if (s->state[p] == ITERATING) s->active[active++] = p;
-        if (active == 0) break;
-        MOVER_TRY(mover_run(exec, 0, active * s->blocks, mover_grain(BLOCK * s->m * 4), rows_body, s));
-        MOVER_TRY(mover_run(exec, 0, active * chunks, mover_grain(s->blocks * COLUMNS), columns_body, s));
-        for (int64_t index = 0; index < active; index++) {
-            const int64_t p = s->active[index];
-            double error = 0;
-            for (int64_t block = 0; block < s->blocks; block++) error += s->block_error[p * s->blocks + block];
-            s->iterations[p] = iteration + 1;
-            if (!(error <= DBL_MAX))
-                s->state[p] = NOT_FINITE;
-            else if (iteration > 0 && error <= tol)
-                s->state[p] = DONE;
-        }
+        if (stretched)
+            MOVER_TRY(R(sinkhorn_refresh)(q, 0, exec));
+        else
+            MOVER_TRY(R(sinkhorn_scale_rows)(q, &error, exec));
+        error += R(sinkhorn_column_error)(q);
+        q->iterations++;
+        q->finite &= error <= DBL_MAX;
+        const int last = error <= q->tol || q->iterations >= q->max_iter;
+        q->over = q->solver == MOVER_SOLVER_AUTO && !last ? (real)next_over(&at, error) : 0;
+        const int turn = q->solver == MOVER_SOLVER_NEWTON ? at.count == WINDOW : crawls(&at, error, q->tol);
+        remember(&at, error);
+        stretched = R(sinkhorn_scale_columns)(q);
+        if (last) break;
+        if (newton == 0 || !turn) continue;
+        newton--;
+        q->over = 0;
+        MOVER_TRY(R(sinkhorn_newton)(q, stretched, exec));
+        error = R(sinkhorn_column_error)(q);
+        stretched = R(sinkhorn_scale_columns)(q);
+        if (error <= q->tol || q->iterations >= q->max_iter) break;
+        at = (pace){.most_over = MOST_OVER, .least = DBL_MAX};
     }
     return MOVER_OK;
 }
 
-/* ---- results ---------------------------------------------------------------------------------------------------- */
+/* ---- results -------------------------------------------------------------------------------------------------------
+ */
 
-typedef struct plan_task {
-    const sinkhorn_solver *solver;
-    real *plan;
-} plan_task;
-
-MOVER_HOT static void write_plan(const plan_task *task_of, int64_t begin, int64_t end) {
-    const sinkhorn_solver *s = task_of->solver;
-    const real inverse = (real)(1 / s->epsilon);
-    for (int64_t slot = begin; slot < end; slot++) {
-        const int64_t p = slot / s->blocks, block = slot % s->blocks;
-        const real *v = s->v + p * s->m, *a = s->a ? s->a + p * s->n : NULL;
-        real *restrict column_sum = s->column_sum + slot * s->m;
+/* The kernel of a block becomes the plan; part is its row error, partial its column sums. */
+MOVER_HOT static void plan_blocks(const sinkhorn_problem *q, int64_t begin, int64_t end) {
+    const int64_t m = q->m;
+    const real *restrict v = q->column_scale;
+    for (int64_t block = begin; block < end; block++) {
+        real *restrict sums = q->system.partial + block * m;
         double error = 0;
-        for (int64_t j = 0; j < s->m; j++) column_sum[j] = 0;
-        for (int64_t i = block * BLOCK; i < mover_min(s->n, (block + 1) * BLOCK); i++) {
-            real *restrict plan = task_of->plan + (p * s->n + i) * s->m;
-            if (s->state[p] == NOT_FINITE) {
-                for (int64_t j = 0; j < s->m; j++) plan[j] = (real)NAN;
-                continue;
-            }
-            const real sum = exponentials(s->cost + (p * s->n + i) * s->m, v, s->u[p * s->n + i], inverse, s->m, plan);
-            error += (double)real_fabs(sum - mass(a, i, s->n));
-            MOVER_SIMD
-            for (int64_t j = 0; j < s->m; j++) column_sum[j] += plan[j];
-        }
-        s->block_error[slot] = error;
-    }
-}
-
-static void plan_body(int64_t begin, int64_t end, void *ctx) { write_plan(ctx, begin, end); }
-
-mover_status R(sinkhorn_plan)(sinkhorn_solver *s, real *plan, real *marginal_error, const mover_exec *exec) {
-    plan_task task = {s, plan};
-    MOVER_TRY(mover_run(exec, 0, s->batch * s->blocks, mover_grain(BLOCK * s->m * 4), plan_body, &task));
-    for (int64_t p = 0; p < s->batch; p++) {
-        const real *b = s->b ? s->b + p * s->m : NULL;
-        double error = 0;
-        for (int64_t block = 0; block < s->blocks; block++) error += s->block_error[p * s->blocks + block];
-        for (int64_t j = 0; j < s->m; j++) {
+        for (int64_t j = 0; j < m; j++) sums[j] = 0;
+        for (int64_t i = block * SINKHORN_BLOCK; i < mover_min(q->n, (block + 1) * SINKHORN_BLOCK); i++) {
+            real *restrict plan = q->plan + i * m;
+            const real u = q->row_scale[i];
             real sum = 0;
-            for (int64_t block = 0; block < s->blocks; block++)
-                sum += s->column_sum[(p * s->blocks + block) * s->m + j];
-            error += (double)real_fabs(sum - mass(b, j, s->m));
+            MOVER_SIMD_SUM(sum)
+            for (int64_t j = 0; j < m; j++) {
+                plan[j] = plan[j] * u * v[j];
+                sum += plan[j];
+                sums[j] += plan[j];
+            }
+            error += (double)real_fabs(sum - q->row_mass[i]);
         }
-        marginal_error[p] = s->state[p] == NOT_FINITE ? (real)NAN : (real)error;
+        q->part[block] = error;
     }
+}
+
+static void plan_body(int64_t begin, int64_t end, void *ctx) { plan_blocks(ctx, begin, end); }
+
+static mover_status write_plan(sinkhorn_problem *q, real *marginal_error, const mover_exec *exec) {
+    const int64_t blocks = q->system.blocks, n = q->n, m = q->m;
+    if (!q->finite) {
+        for (int64_t e = 0; e < n * m; e++) q->plan[e] = (real)NAN;
+        *marginal_error = (real)NAN;
+        return MOVER_OK;
+    }
+    MOVER_TRY(mover_run(exec, 0, blocks, mover_grain(SINKHORN_BLOCK * m), plan_body, q));
+    MOVER_TRY(R(schur_add_blocks)(q->system.partial, blocks, m, m, q->system.column_sum, exec));
+    double error = 0;
+    for (int64_t block = 0; block < blocks; block++) error += q->part[block];
+    for (int64_t j = 0; j < m; j++) error += (double)real_fabs(q->system.column_sum[j] - q->column_mass[j]);
+    *marginal_error = (real)error;
     return MOVER_OK;
 }
 
 /* -epsilon log sum_j b_j exp((g_j - C_ij) / epsilon), the soft c-transform, for rows or columns without mass.
  * `step` leads from one cost to the next; v holds the other side's log scalings, `count` of them. */
 static real soft_transform(const real *cost, int64_t step, const real *v, int64_t count, double epsilon) {
-    double largest = (double)NO_MASS, sum = 0;
+    double largest = (double)SINKHORN_NO_MASS, sum = 0;
     for (int64_t j = 0; j < count; j++)
-        if (v[j] > NO_MASS) largest = fmax(largest, (double)v[j] - (double)cost[j * step] / epsilon);
+        if (v[j] > SINKHORN_NO_MASS) largest = fmax(largest, (double)v[j] - (double)cost[j * step] / epsilon);
     for (int64_t j = 0; j < count; j++)
-        if (v[j] > NO_MASS) sum += exp((double)v[j] - (double)cost[j * step] / epsilon - largest);
+        if (v[j] > SINKHORN_NO_MASS) sum += exp((double)v[j] - (double)cost[j * step] / epsilon - largest);
     return (real)(-epsilon * (largest + log(sum)));
 }
 
-void R(sinkhorn_potentials)(const sinkhorn_solver *s, real *f, real *g, real *value) {
-    for (int64_t p = 0; p < s->batch; p++) {
-        const int64_t n = s->n, m = s->m;
-        const real *a = s->a ? s->a + p * n : NULL, *b = s->b ? s->b + p * m : NULL;
-        const real *u = s->u + p * n, *v = s->v + p * m, *cost = s->cost + p * n * m;
-        double with_a = 0, with_b = 0, mass_a = 0, mass_b = 0;
-        if (s->state[p] == NOT_FINITE) {
-            for (int64_t i = 0; i < n; i++) f[p * n + i] = (real)NAN;
-            for (int64_t j = 0; j < m; j++) g[p * m + j] = (real)NAN;
-            if (value) value[p] = (real)NAN;
-            continue;
-        }
-        for (int64_t i = 0; i < n; i++) {
-            const real mass_i = mass(a, i, n);
-            const real potential = mass_i > 0 ? (real)(s->epsilon * ((double)u[i] - log((double)mass_i)))
-                                              : soft_transform(cost + i * m, 1, v, m, s->epsilon);
-            f[p * n + i] = potential;
-            with_a += (double)potential * (double)mass_i;
-            mass_a += (double)mass_i;
-        }
-        for (int64_t j = 0; j < m; j++) {
-            const real mass_j = mass(b, j, m);
-            const real potential = mass_j > 0 ? (real)(s->epsilon * ((double)v[j] - log((double)mass_j)))
-                                              : soft_transform(cost + j, m, u, n, s->epsilon);
-            g[p * m + j] = potential;
-            with_b += (double)potential * (double)mass_j;
-            mass_b += (double)mass_j;
-        }
-        const double shift = (with_b - with_a) / (mass_a + mass_b);
-        for (int64_t i = 0; i < n; i++) f[p * n + i] = (real)((double)f[p * n + i] + shift);
-        for (int64_t j = 0; j < m; j++) g[p * m + j] = (real)((double)g[p * m + j] - shift);
-        if (value) value[p] = (real)(with_a + with_b + shift * (mass_a - mass_b));
+/* f = epsilon (u - log a), g = epsilon (v - log b), shifted so that <f, a> = <g, b>; returns <f, a> + <g, b>. */
+static real write_potentials(sinkhorn_problem *q, real *f, real *g) {
+    const int64_t n = q->n, m = q->m;
+    double with_a = 0, with_b = 0, mass_a = 0, mass_b = 0;
+    if (!q->finite) {
+        for (int64_t i = 0; i < n; i++) f[i] = (real)NAN;
+        for (int64_t j = 0; j < m; j++) g[j] = (real)NAN;
+        return (real)NAN;
     }
+    R(sinkhorn_absorb)(q);
+    for (int64_t i = 0; i < n; i++) {
+        const double mass = (double)q->row_mass[i];
+        f[i] = mass > 0 ? (real)(q->epsilon * ((double)q->u[i] - log(mass)))
+                        : soft_transform(q->cost + i * m, 1, q->v, m, q->epsilon);
+        with_a += (double)f[i] * mass;
+        mass_a += mass;
+    }
+    for (int64_t j = 0; j < m; j++) {
+        const double mass = (double)q->column_mass[j];
+        g[j] = mass > 0 ? (real)(q->epsilon * ((double)q->v[j] - log(mass)))
+                        : soft_transform(q->cost + j, m, q->u, n, q->epsilon);
+        with_b += (double)g[j] * mass;
+        mass_b += mass;
+    }
+    const double shift = (with_b - with_a) / (mass_a + mass_b);
+    for (int64_t i = 0; i < n; i++) f[i] = (real)((double)f[i] + shift);
+    for (int64_t j = 0; j < m; j++) g[j] = (real)((double)g[j] - shift);
+    return (real)(with_a + with_b + shift * (mass_a - mass_b));
+}
+
+static double reachable_tol(double tol, double epsilon) {
+#if MOVER_REAL_BITS == 32
+    return fmax(tol, fmax(2e-6, 4e-8 / epsilon));
+#else
+    return fmax(tol, 1e-13 + 1e-16 / epsilon);
+#endif
+}
+
+mover_status R(sinkhorn_solve_one)(const sinkhorn_batch *batch, int64_t p, int64_t slot, const real *cost,
+                                   const mover_exec *exec) {
+    const int64_t n = batch->n, m = batch->m;
+    mover_arena arena = mover_arena_over(batch->scratch + (size_t)slot * batch->slot_bytes);
+    sinkhorn_problem problem = problem_of(batch);
+    problem.tol = reachable_tol(batch->tol, batch->epsilon);
+    problem.cost = cost;
+    if (batch->plan) problem.plan = batch->plan + p * n * m;
+    take(&problem, batch->plan != NULL, &arena);
+    start(&problem, batch->a ? batch->a + p * n : NULL, batch->b ? batch->b + p * m : NULL);
+    MOVER_TRY(iterate(&problem, exec));
+    if (batch->plan) MOVER_TRY(write_plan(&problem, batch->marginal_error + p, exec));
+    const real value = write_potentials(&problem, batch->f + p * n, batch->g + p * m);
+    if (batch->value) batch->value[p] = value;
+    if (batch->n_iter) batch->n_iter[p] = problem.iterations;
+    return MOVER_OK;
+}
+
+static void small_body(int64_t begin, int64_t end, void *ctx) {
+    const sinkhorn_batch *batch = ctx;
+    for (int64_t p = begin; p < end; p++) /* without a host nothing can fail */
+        (void)R(sinkhorn_solve_one)(batch, p, p, batch->cost + p * batch->n * batch->m, NULL);
+}
+
+mover_status R(sinkhorn_solve)(const sinkhorn_batch *batch, const mover_exec *exec) {
+    const int64_t size = batch->n * batch->m;
+    if (batch->batch > 0 && R(sinkhorn_is_small)(batch->n, batch->m))
+        return mover_run(exec, 0, batch->batch, mover_grain(size * 32), small_body, (void *)batch);
+    for (int64_t p = 0; p < batch->batch; p++)
+        MOVER_TRY(R(sinkhorn_solve_one)(batch, p, 0, batch->cost + p * size, exec));
+    return MOVER_OK;
 }
 
 /* ---- the op ----------------------------------------------------------------------------------------------------- */
 
-static sinkhorn_solver solver_of(const mover_sinkhorn_desc *desc) {
-    return (sinkhorn_solver){.batch = desc->batch,
-                             .n = desc->n,
-                             .m = desc->m,
-                             .epsilon = desc->epsilon,
-                             .tol = desc->tol,
-                             .max_iter = desc->max_iter};
+static sinkhorn_batch batch_of(const mover_sinkhorn_desc *desc) {
+    return (sinkhorn_batch){.batch = desc->batch,
+                            .n = desc->n,
+                            .m = desc->m,
+                            .epsilon = desc->epsilon,
+                            .tol = desc->tol,
+                            .max_iter = desc->max_iter,
+                            .solver = desc->solver};
 }
 
 void R(mover_cpu_sinkhorn_layout)(const mover_sinkhorn_desc *desc, mover_arena *arena) {
-    sinkhorn_solver solver = solver_of(desc);
-    R(sinkhorn_take)(&solver, arena);
+    sinkhorn_batch batch = batch_of(desc);
+    R(sinkhorn_take)(&batch, 1, arena);
 }
 
 mover_status R(mover_cpu_sinkhorn_forward)(const mover_sinkhorn_desc *desc, const real *cost, const real *a,
                                            const real *b, real *plan, real *f, real *g, int32_t *n_iter,
                                            real *marginal_error, void *workspace, const mover_exec *exec) {
     mover_arena arena = mover_arena_over(workspace);
-    sinkhorn_solver solver = solver_of(desc);
-    solver.cost = cost;
-    solver.a = a;
-    solver.b = b;
-    R(sinkhorn_take)(&solver, &arena);
-    MOVER_TRY(R(sinkhorn_solve)(&solver, exec));
-    MOVER_TRY(R(sinkhorn_plan)(&solver, plan, marginal_error, exec));
-    R(sinkhorn_potentials)(&solver, f, g, NULL);
-    for (int64_t p = 0; p < desc->batch; p++) n_iter[p] = solver.iterations[p];
-    return MOVER_OK;
+    sinkhorn_batch batch = batch_of(desc);
+    batch.cost = cost;
+    batch.a = a;
+    batch.b = b;
+    batch.plan = plan;
+    batch.f = f;
+    batch.g = g;
+    batch.marginal_error = marginal_error;
+    batch.n_iter = n_iter;
+    R(sinkhorn_take)(&batch, 1, &arena);
+    return R(sinkhorn_solve)(&batch, exec);
 }

@@ -13,35 +13,35 @@
 #include "exponential.h"
 #include "sinkhorn.h"
 
-static sinkhorn_solver solver_of(const mover_transport_desc *desc) {
-    return (sinkhorn_solver){.batch = desc->batch,
-                             .n = desc->n,
-                             .m = desc->m,
-                             .epsilon = desc->epsilon,
-                             .tol = desc->tol,
-                             .max_iter = desc->max_iter};
+static sinkhorn_batch batch_of(const mover_transport_desc *desc) {
+    return (sinkhorn_batch){.batch = desc->batch,
+                            .n = desc->n,
+                            .m = desc->m,
+                            .epsilon = desc->epsilon,
+                            .tol = desc->tol,
+                            .max_iter = desc->max_iter,
+                            .solver = desc->solver};
+}
+
+/* Costs and solutions of all problems; `slot_cost` holds the costs of `batch->slots` problems where the caller does not
+ * want them. A problem that is divided among threads is solved while its costs are in the cache. */
+static mover_status solve(const mover_transport_desc *desc, const real *x, const real *y, sinkhorn_batch *batch,
+                          real *cost, int keep_costs, const R(mover_cost_scratch) * scratch, const mover_exec *exec) {
+    const int64_t n = desc->n, m = desc->m, d = desc->d;
+    const int small = R(sinkhorn_is_small)(n, m);
+    for (int64_t p = 0; p < desc->batch; p++) {
+        real *cost_p = cost + (keep_costs || small ? p : 0) * n * m;
+        MOVER_TRY(R(mover_cost_product)(x + p * n * d, d, y + p * m * d, d, n, m, d, 1, cost_p, m, scratch, exec));
+        if (!small) MOVER_TRY(R(sinkhorn_solve_one)(batch, p, 0, cost_p, exec));
+    }
+    batch->cost = cost;
+    return small ? R(sinkhorn_solve)(batch, exec) : MOVER_OK;
 }
 
 void R(mover_cpu_transport_layout)(const mover_transport_desc *desc, mover_arena *arena) {
-    sinkhorn_solver solver = solver_of(desc);
+    sinkhorn_batch batch = batch_of(desc);
     (void)R(mover_cost_take)(arena, desc->n, desc->m, desc->d);
-    R(sinkhorn_take)(&solver, arena);
-}
-
-/* The costs of all problems, then their solutions; scratch comes from the arena. */
-static mover_status solve(const mover_transport_desc *desc, const real *x, const real *y, const real *a, const real *b,
-                          real *cost, mover_arena *arena, sinkhorn_solver *solver, const mover_exec *exec) {
-    const int64_t n = desc->n, m = desc->m, d = desc->d;
-    const R(mover_cost_scratch) scratch = R(mover_cost_take)(arena, n, m, d);
-    *solver = solver_of(desc);
-    solver->cost = cost;
-    solver->a = a;
-    solver->b = b;
-    R(sinkhorn_take)(solver, arena);
-    for (int64_t p = 0; p < desc->batch; p++)
-        MOVER_TRY(
-            R(mover_cost_product)(x + p * n * d, d, y + p * m * d, d, n, m, d, 1, cost + p * n * m, m, &scratch, exec));
-    return R(sinkhorn_solve)(solver, exec);
+    R(sinkhorn_take)(&batch, 1, arena);
 }
 
 mover_status R(mover_cpu_transport_forward)(const mover_transport_desc *desc, const real *x, const real *y,
@@ -49,27 +49,32 @@ mover_status R(mover_cpu_transport_forward)(const mover_transport_desc *desc, co
                                             int32_t *n_iter, real *marginal_error, void *workspace,
                                             const mover_exec *exec) {
     mover_arena arena = mover_arena_over(workspace);
-    sinkhorn_solver solver;
-    MOVER_TRY(solve(desc, x, y, a, b, cost, &arena, &solver, exec));
-    MOVER_TRY(R(sinkhorn_plan)(&solver, plan, marginal_error, exec));
-    R(sinkhorn_potentials)(&solver, f, g, NULL);
-    for (int64_t p = 0; p < desc->batch; p++) n_iter[p] = solver.iterations[p];
-    return MOVER_OK;
+    const R(mover_cost_scratch) scratch = R(mover_cost_take)(&arena, desc->n, desc->m, desc->d);
+    sinkhorn_batch batch = batch_of(desc);
+    batch.a = a;
+    batch.b = b;
+    batch.plan = plan;
+    batch.f = f;
+    batch.g = g;
+    batch.n_iter = n_iter;
+    batch.marginal_error = marginal_error;
+    R(sinkhorn_take)(&batch, 1, &arena);
+    return solve(desc, x, y, &batch, cost, 1, &scratch, exec);
 }
 
 /* ---- gradient of plan and cost ---------------------------------------------------------------------------------- */
 
-static plan_gradient system_of(const mover_transport_desc *desc) {
+static plan_gradient gradient_of(const mover_transport_desc *desc) {
     return (plan_gradient){.batch = desc->batch, .n = desc->n, .m = desc->m, .epsilon = desc->epsilon};
 }
 
 void R(mover_cpu_transport_backward_layout)(const mover_transport_desc *desc, mover_arena *arena) {
-    plan_gradient system = system_of(desc);
+    plan_gradient call = gradient_of(desc);
     int64_t rows = 0;
     if (__builtin_mul_overflow(desc->batch, desc->n, &rows)) arena->overflow = 1;
     mover_take(arena, rows, desc->m, sizeof(real));
     mover_take(arena, desc->n + desc->m, 1, sizeof(real));
-    R(plan_gradient_take)(&system, arena);
+    R(plan_gradient_take)(&call, arena);
 }
 
 mover_status R(mover_cpu_transport_backward)(const mover_transport_desc *desc, const real *x, const real *y,
@@ -81,11 +86,15 @@ mover_status R(mover_cpu_transport_backward)(const mover_transport_desc *desc, c
     real *total = mover_take(&arena, batch * n, m, sizeof(real));
     real *sums = mover_take(&arena, n + m, 1, sizeof(real));
     if (grad_plan) {
-        plan_gradient system = system_of(desc);
-        system.plan = plan;
-        system.grad_plan = grad_plan;
-        R(plan_gradient_take)(&system, &arena);
-        MOVER_TRY(R(plan_gradient_solve)(&system, grad_cost, total, grad_a, grad_b, exec));
+        plan_gradient call = gradient_of(desc);
+        call.plan = plan;
+        call.grad_plan = grad_plan;
+        call.add_cost = grad_cost;
+        call.grad_cost = total;
+        call.grad_a = grad_a;
+        call.grad_b = grad_b;
+        R(plan_gradient_take)(&call, &arena);
+        MOVER_TRY(R(plan_gradient_solve)(&call, exec));
     } else {
         for (int64_t i = 0; grad_a && i < batch * n; i++) grad_a[i] = 0;
         for (int64_t j = 0; grad_b && j < batch * m; j++) grad_b[j] = 0;
@@ -100,22 +109,33 @@ mover_status R(mover_cpu_transport_backward)(const mover_transport_desc *desc, c
 
 /* ---- value ------------------------------------------------------------------------------------------------------ */
 
-void R(mover_cpu_transport_value_layout)(const mover_transport_desc *desc, mover_arena *arena) {
+/* Costs are kept for the problems that are solved at the same time only. */
+static real *take_costs(const mover_transport_desc *desc, const sinkhorn_batch *batch, mover_arena *arena) {
     int64_t rows = 0;
-    if (__builtin_mul_overflow(desc->batch, desc->n, &rows)) arena->overflow = 1;
-    mover_take(arena, rows, desc->m, sizeof(real));
-    R(mover_cpu_transport_layout)(desc, arena);
+    if (__builtin_mul_overflow(batch->slots, desc->n, &rows)) arena->overflow = 1;
+    return mover_take(arena, rows, desc->m, sizeof(real));
+}
+
+void R(mover_cpu_transport_value_layout)(const mover_transport_desc *desc, mover_arena *arena) {
+    sinkhorn_batch batch = batch_of(desc);
+    (void)R(mover_cost_take)(arena, desc->n, desc->m, desc->d);
+    R(sinkhorn_take)(&batch, 0, arena);
+    (void)take_costs(desc, &batch, arena);
 }
 
 mover_status R(mover_cpu_transport_value_forward)(const mover_transport_desc *desc, const real *x, const real *y,
                                                   const real *a, const real *b, real *value, real *f, real *g,
                                                   void *workspace, const mover_exec *exec) {
     mover_arena arena = mover_arena_over(workspace);
-    real *cost = mover_take(&arena, desc->batch * desc->n, desc->m, sizeof(real));
-    sinkhorn_solver solver;
-    MOVER_TRY(solve(desc, x, y, a, b, cost, &arena, &solver, exec));
-    R(sinkhorn_potentials)(&solver, f, g, value);
-    return MOVER_OK;
+    const R(mover_cost_scratch) scratch = R(mover_cost_take)(&arena, desc->n, desc->m, desc->d);
+    sinkhorn_batch batch = batch_of(desc);
+    batch.a = a;
+    batch.b = b;
+    batch.f = f;
+    batch.g = g;
+    batch.value = value;
+    R(sinkhorn_take)(&batch, 0, &arena);
+    return solve(desc, x, y, &batch, take_costs(desc, &batch, &arena), 0, &scratch, exec);
 }
 
 typedef struct envelope {

@@ -9,11 +9,9 @@ static mover_status check_options(const char *function, double epsilon, double t
         return mover_fail(MOVER_ERROR_ARGUMENT, "%s: epsilon must be > 0 and finite, got %g", function, epsilon);
     if (!(tol >= 0)) return mover_fail(MOVER_ERROR_ARGUMENT, "%s: tol must be >= 0, got %g", function, tol);
     MOVER_TRY(mover_check_size(function, "max_iter", max_iter, 1));
-    if (solver == MOVER_SOLVER_AUTO || solver == MOVER_SOLVER_SINKHORN) return MOVER_OK;
-    if (solver == MOVER_SOLVER_NEWTON)
-        return mover_fail(MOVER_ERROR_UNSUPPORTED, "%s: solver newton is not offered by version %s; use sinkhorn",
-                          function, mover_version());
-    return mover_fail(MOVER_ERROR_ARGUMENT, "%s: solver must be MOVER_SOLVER_AUTO or MOVER_SOLVER_SINKHORN, got %d",
+    if (solver == MOVER_SOLVER_AUTO || solver == MOVER_SOLVER_SINKHORN || solver == MOVER_SOLVER_NEWTON)
+        return MOVER_OK;
+    return mover_fail(MOVER_ERROR_ARGUMENT, "%s: solver must be MOVER_SOLVER_AUTO, _SINKHORN or _NEWTON, got %d",
                       function, (int)solver);
 }
 

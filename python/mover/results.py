@@ -11,7 +11,7 @@ class SinkhornResult(NamedTuple):
     plan: Tensor  # (..., n, m) masses
     f: Tensor  # (..., n) potentials, unit of the cost, <f, a> = <g, b>
     g: Tensor  # (..., m)
-    n_iter: Tensor  # (...) int32, iterations applied; one updates both potentials
+    n_iter: Tensor  # (...) int32, iterations and Newton steps; either updates both potentials
     marginal_error: Tensor  # (...) |P 1 - a|_1 + |P^T 1 - b|_1 of the returned plan
 
 
@@ -22,7 +22,7 @@ class TransportResult(NamedTuple):
     cost: Tensor  # (..., n, m) squared distances
     f: Tensor  # (..., n) potentials, unit of the cost, <f, a> = <g, b>
     g: Tensor  # (..., m)
-    n_iter: Tensor  # (...) int32, iterations applied; one updates both potentials
+    n_iter: Tensor  # (...) int32, iterations and Newton steps; either updates both potentials
     marginal_error: Tensor  # (...) |P 1 - a|_1 + |P^T 1 - b|_1 of the returned plan
 
 

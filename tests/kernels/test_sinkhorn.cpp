@@ -27,8 +27,10 @@ mover_sinkhorn_desc describe(mover_dtype dtype, int64_t batch, int64_t n, int64_
 
 template <typename T>
 Result<T> solve(int64_t batch, int64_t n, int64_t m, double epsilon, const std::vector<T> &cost,
-                const std::vector<T> &a = {}, const std::vector<T> &b = {}, double tol = 0, int32_t max_iter = 5000) {
-    const mover_sinkhorn_desc desc = describe(dtype_of<T>, batch, n, m, epsilon, tol, max_iter);
+                const std::vector<T> &a = {}, const std::vector<T> &b = {}, double tol = 0, int32_t max_iter = 5000,
+                mover_solver solver = MOVER_SOLVER_AUTO) {
+    mover_sinkhorn_desc desc = describe(dtype_of<T>, batch, n, m, epsilon, tol, max_iter);
+    desc.solver = solver;
     size_t bytes = 0;
     EXPECT_EQ(mover_sinkhorn_forward_workspace_size(&desc, &bytes), MOVER_OK) << mover_last_error();
     std::vector<char> workspace(bytes);
@@ -234,10 +236,10 @@ TYPED_TEST(SinkhornOf, BatchGivesTheBitsOfItsProblemsAndKeepsNaNApart) {
 TYPED_TEST(SinkhornOf, StopsAtTheToleranceOfTheReturnedPlan) {
     const int64_t n = 60;
     const auto cost = random_cost<TypeParam>(n * n, 9);
-    const auto r = solve<TypeParam>(1, n, n, .05, cost, {}, {}, 1e-3, 10000);
+    const auto r = solve<TypeParam>(1, n, n, .05, cost, {}, {}, 1e-3, 10000, MOVER_SOLVER_SINKHORN);
     EXPECT_LE(r.error[0], 1e-3);
     EXPECT_GT(r.n_iter[0], 1);
-    const auto shorter = solve<TypeParam>(1, n, n, .05, cost, {}, {}, 1e-3, r.n_iter[0] / 2);
+    const auto shorter = solve<TypeParam>(1, n, n, .05, cost, {}, {}, 1e-3, r.n_iter[0] / 2, MOVER_SOLVER_SINKHORN);
     EXPECT_GT(shorter.error[0], 1e-3);
     EXPECT_EQ(shorter.n_iter[0], r.n_iter[0] / 2);
     double error = 0;
@@ -247,6 +249,24 @@ TYPED_TEST(SinkhornOf, StopsAtTheToleranceOfTheReturnedPlan) {
         error += std::abs(row - 1.0 / n) + std::abs(column - 1.0 / n);
     }
     EXPECT_NEAR(r.error[0], error, 1e-6);
+}
+
+TYPED_TEST(SinkhornOf, SolversAgreeWhereAlternatingUpdatesCrawl) {
+    // A cyclic chain of cheap entries: plans that differ by a rotation cost nearly the same.
+    const int64_t n = 48;
+    auto cost = random_cost<TypeParam>(n * n, 14, .3);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < n; j++) cost[i * n + j] += (i == j || (i + 1) % n == j) ? TypeParam(.2) : TypeParam(1);
+    const double epsilon = .03, floor = sizeof(TypeParam) == 4 ? 4e-6 : 1e-8;
+    const auto crawl = solve<TypeParam>(1, n, n, epsilon, cost, {}, {}, 1e-8, 200, MOVER_SOLVER_SINKHORN);
+    EXPECT_GT(crawl.error[0], 1e-4);
+    const auto newton = solve<TypeParam>(1, n, n, epsilon, cost, {}, {}, 1e-8, 200, MOVER_SOLVER_NEWTON);
+    const auto automatic = solve<TypeParam>(1, n, n, epsilon, cost, {}, {}, 1e-8, 200, MOVER_SOLVER_AUTO);
+    for (const auto *r : {&newton, &automatic}) {
+        EXPECT_LE(r->error[0], floor);
+        EXPECT_LT(r->n_iter[0], 100);
+    }
+    for (int64_t i = 0; i < n * n; i++) ASSERT_NEAR(newton.plan[i], automatic.plan[i], 10 * floor);
 }
 
 TYPED_TEST(SinkhornOf, GradientMatchesCentralDifferencesOfTheConvergedPlan) {
@@ -307,9 +327,10 @@ TEST(SinkhornArguments, AreCheckedInSentences) {
            "mover_sinkhorn_forward_workspace_size: tol must be >= 0, got -1");
     expect(describe(MOVER_FLOAT32, 1, 2, 2, .1, 0, 0), MOVER_ERROR_ARGUMENT,
            "mover_sinkhorn_forward_workspace_size: max_iter must be >= 1, got 0");
-    mover_sinkhorn_desc newton = describe(MOVER_FLOAT32, 1, 2, 2, .1, 0, 1);
-    newton.solver = MOVER_SOLVER_NEWTON;
-    EXPECT_EQ(mover_sinkhorn_forward_workspace_size(&newton, &bytes), MOVER_ERROR_UNSUPPORTED);
+    mover_sinkhorn_desc unknown = describe(MOVER_FLOAT32, 1, 2, 2, .1, 0, 1);
+    unknown.solver = static_cast<mover_solver>(3);
+    expect(unknown, MOVER_ERROR_ARGUMENT,
+           "mover_sinkhorn_forward_workspace_size: solver must be MOVER_SOLVER_AUTO, _SINKHORN or _NEWTON, got 3");
     EXPECT_EQ(mover_sinkhorn_forward_workspace_size(nullptr, &bytes), MOVER_ERROR_ARGUMENT);
 }
 

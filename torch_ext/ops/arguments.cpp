@@ -148,9 +148,8 @@ int32_t check_iterations(const char *op, int64_t max_iter, double tol) {
 mover_solver parse_solver(const char *op, const std::string &solver) {
     if (solver == "auto") return MOVER_SOLVER_AUTO;
     if (solver == "sinkhorn") return MOVER_SOLVER_SINKHORN;
-    require(solver != "newton", op, "solver 'newton' is not offered by version ", mover_version(),
-            "; use 'sinkhorn' or 'auto'");
-    fail(op, "solver must be 'auto' or 'sinkhorn', got '", solver, "'");
+    if (solver == "newton") return MOVER_SOLVER_NEWTON;
+    fail(op, "solver must be 'auto', 'sinkhorn' or 'newton', got '", solver, "'");
 }
 
 mover_precision parse_precision(const char *op, const std::string &precision) {

@@ -100,7 +100,10 @@ typedef enum mover_backend { MOVER_CPU = 0, MOVER_CUDA = 1 } mover_backend;
 /* Arithmetic of products. MOVER_PRECISION_TF32 rounds their factors to 10 bits of mantissa; CUDA only. */
 typedef enum mover_precision { MOVER_PRECISION_FLOAT32 = 0, MOVER_PRECISION_TF32 = 1 } mover_precision;
 
-/* How entropic transport is solved. AUTO is SINKHORN in this version; NEWTON is not offered by it. */
+/* How entropic transport is solved. All find the same plan; the default is AUTO.
+ *   SINKHORN   alternating updates of the rows and the columns
+ *   NEWTON     five of them, then Newton steps with conjugate gradients on the dual
+ *   AUTO       over-relaxed alternating updates, and Newton steps where many more of them would be needed */
 typedef enum mover_solver { MOVER_SOLVER_AUTO = 0, MOVER_SOLVER_SINKHORN = 1, MOVER_SOLVER_NEWTON = 2 } mover_solver;
 
 /* How log-determinants are factorised. AUTO: in registers; CUSOLVER: CUDA only. */
@@ -178,7 +181,8 @@ MOVER_API mover_status mover_cost_backward(const mover_cost_desc *desc, const vo
  * a (batch, n) and b (batch, m) are masses >= 0 with equal sums; NULL means uniform, 1/n and 1/m. A row of mass 0 has
  * a plan of 0 and, as its potential, its soft c-transform. Different sizes in one batch: pad with mass 0.
  *
- * n_iter (batch) int32     iterations applied; one iteration updates both potentials.
+ * n_iter (batch) int32     iterations and Newton steps applied; either updates both potentials. The products with the
+ *                          plan inside a Newton step are not counted.
  * marginal_error (batch)   |P 1 - a|_1 + |P^T 1 - b|_1 of the plan that is returned.
  * Iterations end once the error is at most tol, at the latest after max_iter. `tol` is raised to what the type reaches:
  * max(2e-6, 4e-8/epsilon) for float, 1e-13 + 1e-16/epsilon for double.

@@ -28,10 +28,12 @@ def sinkhorn(
         a: masses of the rows, (n) or (..., n), >= 0; None is uniform, 1/n. A row of mass 0 gets a plan of 0.
         b: masses of the columns, (m) or (..., m), with the same sums as a; None is uniform, 1/m.
         epsilon: entropic weight, > 0, in the unit of the cost.
-        max_iter: bound on the iterations, >= 1.
+        max_iter: bound on the iterations and Newton steps, >= 1.
         tol: the L1 error of the marginals to stop at, >= 0; raised to what the type reaches
             (float32: max(2e-6, 4e-8/epsilon)).
-        solver: "auto" or "sinkhorn" (the same in this version).
+        solver: how the plan, always the same, is found. "sinkhorn": alternating updates. "newton": five of them, then
+            Newton steps with conjugate gradients on the dual. "auto": over-relaxed alternating updates (a fraction of
+            the iterations), and Newton steps where many more of them would be needed, as at a small epsilon or tol.
 
     Returns:
         SinkhornResult. The gradient of the plan is that of the converged plan, by one linear solve (conjugate
@@ -39,9 +41,11 @@ def sinkhorn(
         defined up to a constant on the simplex and returned centred.
 
     Raises:
-        RuntimeError: shapes, types, devices or values that do not fit, or a solver that is not offered.
+        RuntimeError: shapes, types, devices or values that do not fit.
 
-    Source: MOVER, eq. 5; Cuturi, "Sinkhorn distances" (2013).
+    Source: MOVER, eq. 5; Cuturi, "Sinkhorn distances" (2013); over-relaxation: Thibault et al., "Overrelaxed
+    Sinkhorn-Knopp algorithm for regularized optimal transport" (2021); Newton on the dual: Brauer et al., "A
+    Sinkhorn-Newton method for entropic optimal transport" (2017).
     """
     outputs = torch.ops.mover.sinkhorn(
         at_least_float32(cost), at_least_float32(a), at_least_float32(b), epsilon, max_iter, tol, solver
