@@ -33,18 +33,27 @@ STABLE_TORCH_LIBRARY(mover, m) {
     m.def("logdet(Tensor g, str backend=\"auto\") -> (Tensor logdet, Tensor info)");
     m.def("logdet_backward(Tensor grad_logdet, Tensor g, str backend) -> Tensor");
 
-    // volume: of one group of vectors, and summed over all triples of three sets of unit rows
+    // volume: of groups of vectors, of listed groups of unit rows, and summed over all triples of three sets
     m.def("volume(Tensor v, float eps=0.0) -> Tensor");
     m.def("volume_backward(Tensor grad_volume, Tensor v, float eps) -> Tensor");
+    m.def("group_volume(Tensor costs, Tensor groups) -> Tensor");
+    m.def("group_volume_backward(Tensor grad_volume, Tensor costs, Tensor groups) -> Tensor");
     m.def("expected_volume(Tensor c12, Tensor c13, Tensor c23, Tensor? p12=None, Tensor? p13=None, Tensor? p23=None)"
           " -> Tensor");
     m.def("expected_volume_backward(Tensor grad_value, Tensor c12, Tensor c13, Tensor c23, Tensor? p12, Tensor? p13,"
           " Tensor? p23, bool[] needs) -> (Tensor grad_c12, Tensor grad_c13, Tensor grad_c23, Tensor grad_p12,"
           " Tensor grad_p13, Tensor grad_p23)");
 
-    // scores: every anchor against every group
+    // scores: every anchor against every group, and retrieval by them; volume_scores_with_alphas is what volume_scores
+    // runs where a gradient is wanted: its alphas are for the backward
     m.def("volume_scores(Tensor anchor, Tensor others, Tensor? mask=None, str score=\"volume\","
           " str precision=\"float32\") -> Tensor");
-    m.def("volume_scores_backward(Tensor grad_scores, Tensor anchor, Tensor others, Tensor? mask, str score,"
-          " str precision, bool[] needs) -> (Tensor grad_anchor, Tensor grad_others)");
+    m.def("volume_scores_with_alphas(Tensor anchor, Tensor others, Tensor? mask=None, str score=\"volume\","
+          " str precision=\"float32\") -> (Tensor scores, Tensor alphas)");
+    m.def("volume_scores_backward(Tensor grad_scores, Tensor anchor, Tensor others, Tensor? mask, Tensor alphas,"
+          " str score, str precision, bool[] needs) -> (Tensor grad_anchor, Tensor grad_others)");
+    m.def("volume_topk(Tensor anchor, Tensor others, int topk, Tensor? mask=None, str score=\"volume\")"
+          " -> (Tensor values, Tensor indices)");
+    m.def("volume_rank(Tensor anchor, Tensor others, Tensor target, Tensor? mask=None, str score=\"volume\")"
+          " -> (Tensor better, Tensor tied)");
 }

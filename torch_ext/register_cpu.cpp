@@ -22,8 +22,13 @@ STABLE_TORCH_LIBRARY_IMPL(mover, CPU, m) {
     m.impl("logdet_backward", TORCH_BOX(&mover_torch::logdet_backward));
     m.impl("volume", TORCH_BOX(&mover_torch::volume));
     m.impl("volume_backward", TORCH_BOX(&mover_torch::volume_backward));
+    m.impl("group_volume", TORCH_BOX(&mover_torch::group_volume));
+    m.impl("group_volume_backward", TORCH_BOX(&mover_torch::group_volume_backward));
     m.impl("expected_volume", TORCH_BOX(&mover_torch::expected_volume));
     m.impl("expected_volume_backward", TORCH_BOX(&mover_torch::expected_volume_backward));
     m.impl("volume_scores", TORCH_BOX(&mover_torch::volume_scores));
+    m.impl("volume_scores_with_alphas", TORCH_BOX(&mover_torch::volume_scores_with_alphas));
     m.impl("volume_scores_backward", TORCH_BOX(&mover_torch::volume_scores_backward));
+    m.impl("volume_topk", TORCH_BOX(&mover_torch::volume_topk));
+    m.impl("volume_rank", TORCH_BOX(&mover_torch::volume_rank));
 }

@@ -56,6 +56,12 @@
                                               const mover_exec *exec);                                                 \
     mover_status mover_cpu_volume_backward_##S(const mover_volume_desc *desc, const real *v, const real *grad_volume,  \
                                                real *grad_v, const mover_exec *exec);                                  \
+    mover_status mover_cpu_group_volume_forward_##S(const mover_group_volume_desc *desc, const real *costs,            \
+                                                    const int64_t *groups, real *volume, const mover_exec *exec);      \
+    void mover_cpu_group_volume_backward_layout_##S(const mover_group_volume_desc *desc, mover_arena *arena);          \
+    mover_status mover_cpu_group_volume_backward_##S(const mover_group_volume_desc *desc, const real *costs,           \
+                                                     const int64_t *groups, const real *grad_volume, real *grad_costs, \
+                                                     void *workspace, const mover_exec *exec);                         \
     void mover_cpu_expected_volume_layout_##S(const mover_expected_volume_desc *desc, mover_arena *arena);             \
     mover_status mover_cpu_expected_volume_forward_##S(                                                                \
         const mover_expected_volume_desc *desc, const real *c12, const real *c13, const real *c23, const real *p12,    \
@@ -67,12 +73,20 @@
         real *grad_p12, real *grad_p13, real *grad_p23, void *workspace, const mover_exec *exec);                      \
     void mover_cpu_volume_scores_layout_##S(const mover_volume_scores_desc *desc, mover_arena *arena);                 \
     mover_status mover_cpu_volume_scores_forward_##S(const mover_volume_scores_desc *desc, const real *anchor,         \
-                                                     const real *others, real *scores, void *workspace,                \
-                                                     const mover_exec *exec);                                          \
+                                                     const real *others, const uint8_t *mask, real *scores,            \
+                                                     real *alphas, void *workspace, const mover_exec *exec);           \
     void mover_cpu_volume_scores_backward_layout_##S(const mover_volume_scores_desc *desc, mover_arena *arena);        \
     mover_status mover_cpu_volume_scores_backward_##S(const mover_volume_scores_desc *desc, const real *anchor,        \
-                                                      const real *others, const real *grad_scores, real *grad_anchor,  \
-                                                      real *grad_others, void *workspace, const mover_exec *exec);
+                                                      const real *others, const uint8_t *mask, const real *alphas,     \
+                                                      const real *grad_scores, real *grad_anchor, real *grad_others,   \
+                                                      void *workspace, const mover_exec *exec);                        \
+    void mover_cpu_ranking_layout_##S(const mover_volume_scores_desc *desc, mover_arena *arena);                       \
+    mover_status mover_cpu_volume_topk_##S(const mover_volume_scores_desc *desc, const real *anchor,                   \
+                                           const real *others, const uint8_t *mask, real *values, int64_t *indices,    \
+                                           void *workspace, const mover_exec *exec);                                   \
+    mover_status mover_cpu_volume_rank_##S(const mover_volume_scores_desc *desc, const real *anchor,                   \
+                                           const real *others, const int64_t *target, const uint8_t *mask,             \
+                                           int64_t *better, int64_t *tied, void *workspace, const mover_exec *exec);
 
 MOVER_CPU_DECLARE(float, f32)
 MOVER_CPU_DECLARE(double, f64)

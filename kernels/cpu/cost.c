@@ -3,8 +3,8 @@
  *
  * C = |x|^2 + |y|^2 - 2 x.y costs one matrix product, but where C is much smaller than the norms its digits cancel.
  * Such "near" entries, C < NEAR (|x|^2 + |y|^2), are summed again from differences. Where more than one entry in
- * SPARSE is near (embeddings that have collapsed to a cone), a float problem is computed in double, a tile of rows at
- * a time: there the product loses no digit that a float keeps, until rows are nearly equal.
+ * MOVER_COST_SPARSE is near (embeddings that have collapsed to a cone), a float problem is computed in double, a tile
+ * of rows at a time: there the product loses no digit that a float keeps, until rows are nearly equal.
  */
 #include "cost.h"
 #include "backend.h"
@@ -13,7 +13,7 @@
 enum { BLOCK = 64 };
 
 #if MOVER_REAL_BITS == 32
-enum { TILE = 128, SPARSE = 16 };
+enum { TILE = 128 };
 static const real NEAR = 0.03f;
 #else
 static const real NEAR = 1e-5;
@@ -55,8 +55,8 @@ MOVER_HOT static void sum_squares(const norms *task, int64_t begin, int64_t end)
 
 static void norms_body(int64_t begin, int64_t end, void *ctx) { sum_squares(ctx, begin, end); }
 
-static mover_status squared_norms(const real *rows, int64_t ld, int64_t count, int64_t d, real *norm,
-                                  const mover_exec *exec) {
+mover_status R(mover_cost_norms)(const real *rows, int64_t ld, int64_t count, int64_t d, real *norm,
+                                 const mover_exec *exec) {
     norms task = {rows, ld, d, norm};
     return mover_run(exec, 0, count, mover_grain(d), norms_body, &task);
 }
@@ -71,49 +71,71 @@ typedef struct distances {
     const R(mover_cost_scratch) * scratch;
 } distances;
 
-/* Products to distances, in place; counts the near ones of each block. A NaN passes both comparisons unchanged. */
+/* A NaN passes both comparisons unchanged. */
+MOVER_INLINE int64_t row_from_products(real norm_x, const real *restrict norm_y, int64_t m, real scale,
+                                       real *restrict row) {
+    int32_t near = 0;
+    MOVER_SIMD_SUM(near)
+    for (int64_t j = 0; j < m; j++) {
+        const real sum = norm_x + norm_y[j], distance = sum - 2 * row[j];
+        near += distance < NEAR * sum;
+        row[j] = scale * (distance < 0 ? 0 : distance);
+    }
+    return near;
+}
+
+MOVER_INLINE void repair_row(const real *restrict x, real norm_x, const real *y, int64_t ldy, const real *norm_y,
+                             int64_t m, int64_t d, real scale, real *row) {
+    const real threshold = NEAR * scale;
+    for (int64_t j = 0; j < m; j++) {
+        if (!(row[j] <= threshold * (norm_x + norm_y[j]))) continue;
+        const real *restrict other = y + j * ldy;
+        double sum = 0;
+        MOVER_SIMD_SUM(sum)
+        for (int64_t t = 0; t < d; t++) {
+            const double difference = (double)x[t] - (double)other[t];
+            sum += difference * difference;
+        }
+        row[j] = (real)((double)scale * sum);
+    }
+}
+
+MOVER_HOT static int64_t hot_row(real norm_x, const real *norm_y, int64_t m, real scale, real *row) {
+    return row_from_products(norm_x, norm_y, m, scale, row);
+}
+
+MOVER_HOT static void hot_repair(const real *x, real norm_x, const real *y, int64_t ldy, const real *norm_y, int64_t m,
+                                 int64_t d, real scale, real *row) {
+    repair_row(x, norm_x, y, ldy, norm_y, m, d, scale, row);
+}
+
+int64_t R(mover_cost_row)(real norm_x, const real *norm_y, int64_t m, real scale, real *row) {
+    return hot_row(norm_x, norm_y, m, scale, row);
+}
+
+void R(mover_cost_repair)(const real *x, real norm_x, const real *y, int64_t ldy, const real *norm_y, int64_t m,
+                          int64_t d, real scale, real *row) {
+    hot_repair(x, norm_x, y, ldy, norm_y, m, d, scale, row);
+}
+
+/* Products to distances, in place; counts the near ones of each block. */
 MOVER_HOT static void distances_from_products(const distances *task, int64_t begin, int64_t end) {
-    const real *restrict norm_y = task->scratch->norm_y;
-    const real scale = task->scale;
     for (int64_t block = begin; block < end; block++) {
         int64_t near = 0;
-        for (int64_t i = block * BLOCK; i < mover_min(task->n, (block + 1) * BLOCK); i++) {
-            real *restrict row = task->out + i * task->ldo;
-            const real norm_x = task->scratch->norm_x[i];
-            int32_t near_in_row = 0;
-            MOVER_SIMD_SUM(near_in_row)
-            for (int64_t j = 0; j < task->m; j++) {
-                const real sum = norm_x + norm_y[j], distance = sum - 2 * row[j];
-                near_in_row += distance < NEAR * sum;
-                row[j] = scale * (distance < 0 ? 0 : distance);
-            }
-            near += near_in_row;
-        }
+        for (int64_t i = block * BLOCK; i < mover_min(task->n, (block + 1) * BLOCK); i++)
+            near += row_from_products(task->scratch->norm_x[i], task->scratch->norm_y, task->m, task->scale,
+                                      task->out + i * task->ldo);
         task->scratch->near[block] = near;
     }
 }
 
 /* The near entries of a block, from differences. */
 MOVER_HOT static void repair_near(const distances *task, int64_t begin, int64_t end) {
-    const real *norm_y = task->scratch->norm_y;
-    const real threshold = NEAR * task->scale;
     for (int64_t block = begin; block < end; block++) {
         if (task->scratch->near[block] == 0) continue;
-        for (int64_t i = block * BLOCK; i < mover_min(task->n, (block + 1) * BLOCK); i++) {
-            real *row = task->out + i * task->ldo;
-            const real norm_x = task->scratch->norm_x[i];
-            for (int64_t j = 0; j < task->m; j++) {
-                if (!(row[j] <= threshold * (norm_x + norm_y[j]))) continue;
-                const real *restrict x = task->x + i * task->ldx, *restrict y = task->y + j * task->ldy;
-                double sum = 0;
-                MOVER_SIMD_SUM(sum)
-                for (int64_t t = 0; t < task->d; t++) {
-                    const double difference = (double)x[t] - (double)y[t];
-                    sum += difference * difference;
-                }
-                row[j] = (real)((double)task->scale * sum);
-            }
-        }
+        for (int64_t i = block * BLOCK; i < mover_min(task->n, (block + 1) * BLOCK); i++)
+            repair_row(task->x + i * task->ldx, task->scratch->norm_x[i], task->y, task->ldy, task->scratch->norm_y,
+                       task->m, task->d, task->scale, task->out + i * task->ldo);
     }
 }
 
@@ -140,6 +162,13 @@ static mover_status distances_in_double(const distances *task, const mover_exec 
     }
     return MOVER_OK;
 }
+
+mover_status mover_cost_in_double(const float *x, int64_t ldx, const float *y, int64_t ldy, int64_t n, int64_t m,
+                                  int64_t d, float scale, float *out, int64_t ldo,
+                                  const mover_cost_scratch_f32 *scratch, const mover_exec *exec) {
+    const distances task = {x, y, ldx, ldy, n, m, d, scale, out, ldo, scratch};
+    return distances_in_double(&task, exec);
+}
 #endif
 
 mover_status R(mover_cost_product)(const real *x, int64_t ldx, const real *y, int64_t ldy, int64_t n, int64_t m,
@@ -148,8 +177,8 @@ mover_status R(mover_cost_product)(const real *x, int64_t ldx, const real *y, in
     if (n == 0 || m == 0) return MOVER_OK;
     distances task = {x, y, ldx, ldy, n, m, d, scale, out, ldo, scratch};
     const int64_t blocks = mover_ceil_div(n, BLOCK);
-    MOVER_TRY(squared_norms(x, ldx, n, d, scratch->norm_x, exec));
-    MOVER_TRY(squared_norms(y, ldy, m, d, scratch->norm_y, exec));
+    MOVER_TRY(R(mover_cost_norms)(x, ldx, n, d, scratch->norm_x, exec));
+    MOVER_TRY(R(mover_cost_norms)(y, ldy, m, d, scratch->norm_y, exec));
     MOVER_TRY(mover_product(exec, REAL_DTYPE, 0, 1, n, m, d, x, ldx, y, ldy, out, ldo));
     MOVER_TRY(mover_run(exec, 0, blocks, mover_grain(BLOCK * m), distances_body, &task));
 
@@ -157,7 +186,7 @@ mover_status R(mover_cost_product)(const real *x, int64_t ldx, const real *y, in
     for (int64_t block = 0; block < blocks; block++) near += scratch->near[block];
     if (near == 0) return MOVER_OK;
 #if MOVER_REAL_BITS == 32
-    if (near > n * m / SPARSE) return distances_in_double(&task, exec);
+    if (near > n * m / MOVER_COST_SPARSE) return distances_in_double(&task, exec);
 #endif
     return mover_run(exec, 0, blocks, 1, repair_body, &task);
 }

@@ -1,360 +1,345 @@
 /*
- * scores.c: the volume of every anchor with every group of others.
+ * scores.c: the volume of every anchor with every group of others, or its distance from their span.
  *
- *     alpha_r[i,j] = |anchor_i - others_jr|^2 / 2        one matrix product for each member r = 0..k-2
- *     gamma_rs[j]  = |others_jr - others_js|^2 / 2       for r > s, once for each group
+ *     forward    strips of anchors, see score_strip.c
+ *     backward   D_r[i,j] = grad_scores dscore/dalpha_r, then, with g_rs[j] = sum_i grad_scores dscore/dgamma_rs,
+ *                grad_anchor_i  = (sum_jr D_r[i,j]) x_i - D y
+ *                grad_others_jr = (sum_i D_r[i,j]) y_jr - D^T x + sum_s g_rs (y_jr - y_js)
  *
- *     k = 2, 3   the closed forms of alpha_volume.h
- *     k >= 4     M_rs = alpha_r + alpha_s - gamma_rs - alpha_r alpha_s  (M_rr = alpha_r (2 - alpha_r)),
- *                M = L D L^T, Vol = prod sqrt(d_r), in lanes of groups j
- *
- * backward, with N = Vol M^-1 / 2:
- *     dVol/dalpha_r = 2 sum_s N_rs (1 - alpha_s),   dVol/dgamma_rs = -2 N_rs
- *     D_r = grad_scores dVol/dalpha_r takes the place of alpha_r, then goes through the gradient of the distances.
- *
- * Forward, the first alpha stands in `scores` itself: the scratch is k - 2 arrays of n x m; backward k - 1.
+ * D (n, m, members) is scratch; it is made in blocks of ROWS anchors by COLUMNS groups, each of which leaves its sums
+ * over rows and columns, which are added in the order of the blocks. D y and D^T x are one matrix product each.
  */
 #include "real.h"
 
-#include "backend.h"
+#include "score_strip.h"
 
-#include "alpha_volume.h"
-#include "cost.h"
+#include <string.h>
 
-typedef real scalar;
-#include "small_matrix.h"
+enum { ROWS = 64, COLUMNS = 256 };
 
-enum {
-    MOST_OTHERS = MOVER_MAX_K - 1,
-    MOST_PAIRS = MOST_OTHERS * (MOST_OTHERS - 1) / 2,
-    ROWS = 32,   /* of a forward tile */
-    WIDTH = 512, /* columns of a forward tile */
-    STRIP = 128  /* columns of a backward strip */
-};
+typedef struct backward_call {
+    score_call groups;
+    const real *alphas, *grad_scores; /* (n, m, members), (n, m) */
+    real *derivative;                 /* D (n, m, members) */
+    real *volume_slope;               /* (pairs, m): dVol/dgamma of the others alone, three and more members */
+    int64_t row_blocks, column_blocks;
+    real *row_sum;    /* (column_blocks, n): shares of sum_jr D_r[i,j] */
+    real *column_sum; /* (row_blocks, m, members): shares of sum_i D_r[i,j] */
+    real *gamma_sum;  /* (row_blocks, pairs, m): shares of g_rs[j] */
+    real *product;    /* (m, members, d): D^T x, where it cannot stand in grad_others */
+    real *grad_anchor, *grad_others;
+} backward_call;
 
-/* The place of gamma_rs, r > s, among the pairs. */
-MOVER_INLINE int pair(int r, int s) { return r * (r - 1) / 2 + s; }
-
-typedef struct score_call {
-    int64_t n, m, d, others_count;
-    const real *anchor, *others, *grad_scores;
-    real *scores, *grad_others;
-    real *alpha[MOST_OTHERS]; /* each (n, m) */
-    real *gamma;              /* (pairs, m) */
-    real *grad_gamma;         /* (pairs, m) */
-    real *product, *sums;     /* scratch of the gradient of the distances */
-    R(mover_cost_scratch) cost;
-} score_call;
-
-/* ---- gamma ----------------------------------------------------------------------------------------------------------
+/* ---- forward ------------------------------------------------------------------------------------------------------
  */
 
-MOVER_HOT static real half_distance(const real *x, const real *y, int64_t d) {
-    double sum = 0;
-    MOVER_SIMD_SUM(sum)
-    for (int64_t t = 0; t < d; t++) {
-        const double difference = (double)x[t] - (double)y[t];
-        sum += difference * difference;
-    }
-    return (real)(sum / 2);
-}
-
-static void gamma_groups(int64_t begin, int64_t end, void *ctx) {
-    const score_call *call = ctx;
-    for (int64_t j = begin; j < end; j++) {
-        const real *group = call->others + j * call->others_count * call->d;
-        for (int r = 1; r < call->others_count; r++)
-            for (int s = 0; s < r; s++)
-                call->gamma[pair(r, s) * call->m + j] =
-                    half_distance(group + r * call->d, group + s * call->d, call->d);
-    }
-}
-
-/* Adds what the gammas give to grad_others. */
-MOVER_HOT static void add_difference(real weight, const real *x, const real *y, real *grad_x, real *grad_y, int64_t d) {
-    MOVER_SIMD
-    for (int64_t t = 0; t < d; t++) {
-        const real change = weight * (x[t] - y[t]);
-        grad_x[t] += change;
-        grad_y[t] -= change;
-    }
-}
-
-static void grad_gamma_groups(int64_t begin, int64_t end, void *ctx) {
-    const score_call *call = ctx;
-    for (int64_t j = begin; j < end; j++) {
-        const real *group = call->others + j * call->others_count * call->d;
-        real *grad = call->grad_others + j * call->others_count * call->d;
-        for (int r = 1; r < call->others_count; r++)
-            for (int s = 0; s < r; s++)
-                add_difference(call->grad_gamma[pair(r, s) * call->m + j], group + r * call->d, group + s * call->d,
-                               grad + r * call->d, grad + s * call->d, call->d);
-    }
-}
-
-/* ---- volumes of LANES groups with one anchor, k >= 4 --------------------------------------------------------------
- */
-
-MOVER_INLINE void lane_load(const real *from, int64_t count, lane_row to) {
-    if (count == LANES) {
-        MOVER_SIMD
-        for (int lane = 0; lane < LANES; lane++) to[lane] = from[lane];
-        return;
-    }
-    for (int64_t lane = 0; lane < count; lane++) to[lane] = from[lane];
-    for (int64_t lane = count; lane < LANES; lane++) to[lane] = 0;
-}
-
-/* alpha and M = L D L^T of groups [j, j + count) with anchor i; volume is 0 where M is singular to working precision
- * and NaN where an alpha is not finite. */
-MOVER_INLINE void lane_volume(const score_call *call, int rows, int64_t i, int64_t j, int64_t count, lane_rows alpha,
-                              lane_block matrix, lane_row volume) {
-    lane_rows least;
-    lane_row gamma, order, poison;
-    MOVER_SIMD
-    for (int lane = 0; lane < LANES; lane++) poison[lane] = 0;
-    for (int r = 0; r < rows; r++) {
-        lane_load(call->alpha[r] + i * call->m + j, count, alpha[r]);
-        for (int s = 0; s < r; s++) {
-            lane_load(call->gamma + pair(r, s) * call->m + j, count, gamma);
-            MOVER_SIMD
-            for (int lane = 0; lane < LANES; lane++) {
-                const real p = alpha[r][lane], q = alpha[s][lane];
-                matrix[at(r, s)][lane] = (p - gamma[lane]) + q * (1 - p);
-                poison[lane] += 0 * gamma[lane];
-            }
-        }
-        MOVER_SIMD
-        for (int lane = 0; lane < LANES; lane++) {
-            matrix[at(r, r)][lane] = alpha[r][lane] * (2 - alpha[r][lane]);
-            least[r][lane] = ALPHA_NOISE * (real)(rows + 1) * alpha[r][lane];
-            poison[lane] += 0 * alpha[r][lane];
-        }
-    }
-    lane_factor(rows, matrix, least, order);
-    MOVER_SIMD
-    for (int lane = 0; lane < LANES; lane++) volume[lane] = 1;
-    for (int r = 0; r < rows; r++) {
-        MOVER_SIMD
-        for (int lane = 0; lane < LANES; lane++) volume[lane] *= real_sqrt(matrix[at(r, r)][lane]);
-    }
-    MOVER_SIMD
-    for (int lane = 0; lane < LANES; lane++) volume[lane] = (order[lane] > 0 ? 0 : volume[lane]) + poison[lane];
-}
-
-/* ---- forward: rows [i0, i1) and columns [j0, j1) ---------------------------------------------------------------- */
-
-MOVER_INLINE void forward_lanes(const score_call *call, int rows, int64_t i, int64_t j0, int64_t j1) {
-    for (int64_t j = j0; j < j1; j += LANES) {
-        const int64_t count = mover_min(LANES, j1 - j);
-        lane_rows alpha;
-        lane_block matrix;
-        lane_row volume;
-        lane_volume(call, rows, i, j, count, alpha, matrix, volume);
-        for (int64_t lane = 0; lane < count; lane++) call->scores[i * call->m + j + lane] = volume[lane];
-    }
-}
-
-MOVER_HOT static void forward_tile(const score_call *call, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
-    for (int64_t i = i0; i < i1; i++) {
-        real *scores = call->scores + i * call->m;
-        if (call->others_count == 1) {
-            MOVER_SIMD
-            for (int64_t j = j0; j < j1; j++) scores[j] = real_sqrt(pair_square(scores[j]));
-        } else if (call->others_count == 2) {
-            const real *beta = call->alpha[1] + i * call->m, *gamma = call->gamma;
-            MOVER_SIMD
-            for (int64_t j = j0; j < j1; j++) {
-                real t;
-                scores[j] = real_sqrt(triple_square(scores[j], beta[j], gamma[j], &t));
-            }
-        } else {
-            forward_lanes(call, (int)call->others_count, i, j0, j1);
-        }
-    }
-}
-
-static void forward_tiles(int64_t begin, int64_t end, void *ctx) {
-    const score_call *call = ctx;
-    const int64_t across = mover_ceil_div(call->m, WIDTH);
-    for (int64_t tile = begin; tile < end; tile++) {
-        const int64_t i = tile / across * ROWS, j = tile % across * WIDTH;
-        forward_tile(call, i, mover_min(call->n, i + ROWS), j, mover_min(call->m, j + WIDTH));
-    }
-}
-
-/* ---- backward: all rows of columns [j0, j1) -----------------------------------------------------------------------
- */
-
-MOVER_HOT static void backward_strip_2(const score_call *call, int64_t j0, int64_t j1) {
-    for (int64_t i = 0; i < call->n; i++) {
-        const real *grad = call->grad_scores + i * call->m;
-        real *alpha = call->alpha[0] + i * call->m;
-        MOVER_SIMD
-        for (int64_t j = j0; j < j1; j++) {
-            const real square = pair_square(alpha[j]);
-            alpha[j] = grad[j] * inverse_volume(square, real_sqrt(square)) * (1 - alpha[j]);
-        }
-    }
-}
-
-MOVER_HOT static void backward_strip_3(const score_call *call, int64_t j0, int64_t j1) {
-    double sum[STRIP] = {0};
-    const int64_t width = j1 - j0;
-    const real *restrict gamma = call->gamma + j0;
-    for (int64_t i = 0; i < call->n; i++) {
-        const int64_t row = i * call->m + j0;
-        const real *restrict grad = call->grad_scores + row;
-        real *restrict first = call->alpha[0] + row, *restrict second = call->alpha[1] + row;
-        MOVER_SIMD
-        for (int64_t j = 0; j < width; j++) {
-            const real alpha = first[j], beta = second[j];
-            real t;
-            const real square = triple_square(alpha, beta, gamma[j], &t);
-            const real weight = grad[j] * inverse_volume(square, real_sqrt(square));
-            first[j] = weight * ((1 - alpha) * (beta * (2 - beta)) - t * (1 - beta));
-            second[j] = weight * ((1 - beta) * (alpha * (2 - alpha)) - t * (1 - alpha));
-            sum[j] += (double)(weight * t);
-        }
-    }
-    for (int64_t j = 0; j < width; j++) call->grad_gamma[j0 + j] = (real)sum[j];
-}
-
-/* Groups [j, j + count) with anchor i: alpha_r becomes D_r, and sum (pairs, STRIP), at column `column`, takes the
- * gradients of the gammas. */
-MOVER_INLINE void backward_lanes(const score_call *call, int rows, int64_t i, int64_t j, int64_t count, int64_t column,
-                                 double (*sum)[STRIP]) {
-    lane_rows alpha;
-    lane_block matrix, inverse;
-    lane_row volume, weight, total;
-    lane_volume(call, rows, i, j, count, alpha, matrix, volume);
-    lane_inverse(rows, matrix, inverse);
-    lane_load(call->grad_scores + i * call->m + j, count, weight);
-    MOVER_SIMD
-    for (int lane = 0; lane < LANES; lane++) weight[lane] *= volume[lane];
-    for (int entry = 0; entry < at(rows, 0); entry++) {
-        MOVER_SIMD
-        for (int lane = 0; lane < LANES; lane++)
-            inverse[entry][lane] = volume[lane] == 0 ? 0 : weight[lane] * inverse[entry][lane];
-    }
-    for (int r = 0; r < rows; r++) {
-        MOVER_SIMD
-        for (int lane = 0; lane < LANES; lane++) total[lane] = 0;
-        for (int s = 0; s < rows; s++) {
-            const real *entry = inverse[r > s ? at(r, s) : at(s, r)];
-            MOVER_SIMD
-            for (int lane = 0; lane < LANES; lane++) total[lane] += entry[lane] * (1 - alpha[s][lane]);
-        }
-        for (int64_t lane = 0; lane < count; lane++) call->alpha[r][i * call->m + j + lane] = total[lane];
-        for (int s = 0; s < r; s++)
-            for (int64_t lane = 0; lane < count; lane++)
-                sum[pair(r, s)][column + lane] -= (double)inverse[at(r, s)][lane];
-    }
-}
-
-MOVER_INLINE void backward_row(const score_call *call, int rows, int64_t i, int64_t j0, int64_t j1,
-                               double (*sum)[STRIP]) {
-    for (int64_t j = j0; j < j1; j += LANES) backward_lanes(call, rows, i, j, mover_min(LANES, j1 - j), j - j0, sum);
-}
-
-MOVER_HOT static void backward_strip_many(const score_call *call, int64_t j0, int64_t j1) {
-    double sum[MOST_PAIRS][STRIP] = {{0}};
-    for (int64_t i = 0; i < call->n; i++) backward_row(call, (int)call->others_count, i, j0, j1, sum);
-    for (int r = 1; r < call->others_count; r++)
-        for (int s = 0; s < r; s++)
-            for (int64_t j = j0; j < j1; j++)
-                call->grad_gamma[pair(r, s) * call->m + j] = (real)sum[pair(r, s)][j - j0];
-}
-
-static void backward_strips(int64_t begin, int64_t end, void *ctx) {
-    const score_call *call = ctx;
-    for (int64_t strip = begin; strip < end; strip++) {
-        const int64_t j0 = strip * STRIP, j1 = mover_min(call->m, j0 + STRIP);
-        if (call->others_count == 1)
-            backward_strip_2(call, j0, j1);
-        else if (call->others_count == 2)
-            backward_strip_3(call, j0, j1);
-        else
-            backward_strip_many(call, j0, j1);
-    }
-}
-
-/* ---------------------------------------------------------------------------------------------------------------------
- */
-
-static score_call take(const mover_volume_scores_desc *desc, int backward, mover_arena *arena) {
-    score_call call = {.n = desc->n, .m = desc->m, .d = desc->d, .others_count = desc->k - 1};
-    const int64_t pairs = (desc->k - 1) * (desc->k - 2) / 2;
-    call.cost = R(mover_cost_take)(arena, desc->n, desc->m, desc->d);
-    for (int64_t r = backward ? 0 : 1; r < call.others_count; r++)
-        call.alpha[r] = mover_take(arena, desc->n, desc->m, sizeof(real));
-    call.gamma = mover_take(arena, pairs, desc->m, sizeof(real));
-    if (backward) {
-        call.grad_gamma = mover_take(arena, pairs, desc->m, sizeof(real));
-        call.product = mover_take(arena, mover_max(desc->n, desc->m), desc->d, sizeof(real));
-        call.sums = mover_take(arena, desc->n + desc->m, 1, sizeof(real));
-    }
-    return call;
+/* Alphas of a strip, for a caller that does not want them; with one member they stand in the scores. */
+static real *take_strip(const score_call *call, mover_arena *arena) {
+    if (call->members == 1) return NULL;
+    return mover_take(arena, mover_min(call->strip, call->n), call->columns, sizeof(real));
 }
 
 void R(mover_cpu_volume_scores_layout)(const mover_volume_scores_desc *desc, mover_arena *arena) {
-    (void)take(desc, 0, arena);
-}
-
-void R(mover_cpu_volume_scores_backward_layout)(const mover_volume_scores_desc *desc, mover_arena *arena) {
-    (void)take(desc, 1, arena);
-}
-
-static mover_status alphas(const score_call *call, const mover_exec *exec) {
-    const int64_t d = call->d, width = call->others_count * d;
-    for (int64_t r = 0; r < call->others_count; r++)
-        MOVER_TRY(R(mover_cost_product)(call->anchor, d, call->others + r * d, width, call->n, call->m, d, (real)0.5,
-                                        call->alpha[r], call->m, &call->cost, exec));
-    if (call->others_count == 1) return MOVER_OK;
-    return mover_run(exec, 0, call->m, mover_grain(width * call->others_count / 2), gamma_groups, (void *)call);
-}
-
-/* Simple operations for one element of the score matrix. */
-static int64_t work(const score_call *call) {
-    const int64_t rows = call->others_count;
-    return rows < 3 ? 2 : rows * rows * rows / 2;
+    const score_call call = R(mover_score_take)(desc, arena);
+    (void)take_strip(&call, arena);
 }
 
 mover_status R(mover_cpu_volume_scores_forward)(const mover_volume_scores_desc *desc, const real *anchor,
-                                                const real *others, real *scores, void *workspace,
-                                                const mover_exec *exec) {
+                                                const real *others, const uint8_t *mask, real *scores, real *alphas,
+                                                void *workspace, const mover_exec *exec) {
     mover_arena arena = mover_arena_over(workspace);
-    score_call call = take(desc, 0, &arena);
-    call.anchor = anchor;
-    call.others = others;
-    call.scores = call.alpha[0] = scores;
-    MOVER_TRY(alphas(&call, exec));
-    const int64_t tiles = mover_ceil_div(call.n, ROWS) * mover_ceil_div(call.m, WIDTH);
-    return mover_run(exec, 0, tiles, mover_grain(ROWS * mover_min(WIDTH, call.m) * work(&call)), forward_tiles, &call);
+    score_call call = R(mover_score_take)(desc, &arena);
+    real *strip = take_strip(&call, &arena);
+    MOVER_TRY(R(mover_score_prepare)(&call, anchor, others, mask, exec));
+    for (int64_t first = 0; first < call.n; first += call.strip) {
+        real *rows = scores + first * call.m;
+        real *into = alphas ? alphas + first * call.columns : call.members == 1 ? rows : strip;
+        MOVER_TRY(R(mover_score_strip)(&call, first, into, rows, exec));
+    }
+    return MOVER_OK;
+}
+
+/* ---- backward: D and its sums, for columns [0, width) of a block ---------------------------------------------------
+ *
+ * alpha, grad and derivative point to a row of the block; column_sum and gamma_sum to its sums. Each returns the sum of
+ * what it wrote to derivative. */
+
+MOVER_INLINE real pair_derivatives(int64_t width, const real *restrict alpha, const real *restrict grad,
+                                   real *restrict derivative, real *restrict column_sum) {
+    real sum = 0;
+    MOVER_SIMD_SUM(sum)
+    for (int64_t j = 0; j < width; j++) {
+        const real square = pair_square(alpha[j]);
+        const real value = grad[j] * inverse_volume(square, real_sqrt(square)) * (1 - alpha[j]);
+        derivative[j] = value;
+        column_sum[j] += value;
+        sum += value;
+    }
+    return sum;
+}
+
+MOVER_INLINE real triple_derivatives(int64_t width, const real *restrict alphas, const real *restrict gamma,
+                                     const real *restrict grad, real *restrict derivative, real *restrict column_sum,
+                                     real *restrict gamma_sum) {
+    real sum = 0;
+    MOVER_SIMD_SUM(sum)
+    for (int64_t j = 0; j < width; j++) {
+        const real alpha = alphas[2 * j], beta = alphas[2 * j + 1];
+        real t;
+        const real square = triple_square(alpha, beta, gamma[j], &t);
+        const real weight = grad[j] * inverse_volume(square, real_sqrt(square));
+        const real first = weight * ((1 - alpha) * (beta * (2 - beta)) - t * (1 - beta));
+        const real second = weight * ((1 - beta) * (alpha * (2 - alpha)) - t * (1 - alpha));
+        derivative[2 * j] = first;
+        derivative[2 * j + 1] = second;
+        column_sum[2 * j] += first;
+        column_sum[2 * j + 1] += second;
+        gamma_sum[j] += weight * t;
+        sum += first + second;
+    }
+    return sum;
+}
+
+MOVER_INLINE real span_derivatives(int64_t width, const real *restrict alphas, const real *restrict gamma,
+                                   const real *restrict inverse, const real *restrict grad, real *restrict derivative,
+                                   real *restrict column_sum, real *restrict gamma_sum) {
+    real sum = 0;
+    MOVER_SIMD_SUM(sum)
+    for (int64_t j = 0; j < width; j++) {
+        const real alpha = alphas[2 * j], beta = alphas[2 * j + 1];
+        real c;
+        const real square = span_square(alpha, beta, gamma[j], inverse[j], &c);
+        const real weight = grad[j] * inverse_volume(square, real_sqrt(square));
+        const real vertex = (1 - alpha) - c * (1 - gamma[j]);
+        const real first = weight * vertex, second = weight * c;
+        derivative[2 * j] = first;
+        derivative[2 * j + 1] = second;
+        column_sum[2 * j] += first;
+        column_sum[2 * j + 1] += second;
+        gamma_sum[j] -= first * c;
+        sum += first + second;
+    }
+    return sum;
+}
+
+/* Groups [j, j + count) of a row whose arrays start at column 0 of the block, which is group j0 of all. */
+MOVER_INLINE real lane_derivatives(const backward_call *call, int64_t j0, int64_t j, int64_t count, const real *alphas,
+                                   const real *grad, real *derivative, real *column_sum, real (*gamma_sum)[COLUMNS],
+                                   real *slope_sum) {
+    const lane_others *others = call->groups.factors + (j0 + j) / LANES;
+    const int members = (int)call->groups.members, rows = members - 1;
+    const int volume = call->groups.score == MOVER_SCORE_VOLUME;
+    lane_rows alpha, u, c;
+    lane_row square, weight, distance;
+    real sum = 0;
+    for (int r = 0; r < members; r++) load_alpha(alphas + j * members, members, r, count, alpha[r]);
+    load_alpha(grad + j, 1, 0, count, weight);
+    lane_distance(rows, others, alpha, u, square);
+    lane_coefficients(rows, others, alpha, u, c);
+    MOVER_SIMD
+    for (int lane = 0; lane < LANES; lane++) {
+        distance[lane] = weight[lane] * real_sqrt(square[lane]);
+        weight[lane] *= inverse_volume(square[lane], real_sqrt(square[lane])) * (volume ? others->volume[lane] : 1);
+    }
+    if (volume)
+        for (int64_t lane = 0; lane < count; lane++) slope_sum[j + lane] += distance[lane];
+    for (int r = 0; r < members; r++) {
+        lane_row value;
+        MOVER_SIMD
+        for (int lane = 0; lane < LANES; lane++) value[lane] = weight[lane] == 0 ? 0 : weight[lane] * c[r][lane];
+        for (int64_t lane = 0; lane < count; lane++) {
+            const int64_t at_r = (j + lane) * members + r;
+            derivative[at_r] = value[lane];
+            column_sum[at_r] += value[lane];
+            sum += value[lane];
+        }
+        for (int s = 0; s < r; s++)
+            for (int64_t lane = 0; lane < count; lane++)
+                gamma_sum[pair_at(r, s)][j + lane] -= weight[lane] == 0 ? 0 : value[lane] * c[s][lane];
+    }
+    return sum;
+}
+
+/* Rows [i0, i1) of columns [j0, j1). */
+MOVER_HOT static void backward_block(const backward_call *call, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
+    const score_call *groups = &call->groups;
+    const int64_t m = groups->m, members = groups->members, width = j1 - j0, block = i0 / ROWS;
+    const int64_t pairs = members * (members - 1) / 2;
+    real gamma_sum[MOST_PAIRS][COLUMNS], slope_sum[COLUMNS], scored[COLUMNS];
+    real *column_sum = call->column_sum + (block * m + j0) * members;
+    memset(column_sum, 0, (size_t)(width * members) * sizeof(real));
+    memset(gamma_sum, 0, (size_t)pairs * sizeof gamma_sum[0]);
+    memset(slope_sum, 0, sizeof slope_sum);
+    for (int64_t i = i0; i < i1; i++) {
+        const real *alphas = call->alphas + (i * m + j0) * members, *grad = call->grad_scores + i * m + j0;
+        real *derivative = call->derivative + (i * m + j0) * members, sum = 0;
+        if (groups->present) { /* groups without members have a score of NaN and no gradient, whatever arrives */
+            for (int64_t j = 0; j < width; j++) scored[j] = groups->present[j0 + j] ? grad[j] : 0;
+            grad = scored;
+        }
+        if (members == 1)
+            sum = pair_derivatives(width, alphas, grad, derivative, column_sum);
+        else if (members == 2 && groups->score == MOVER_SCORE_VOLUME)
+            sum = triple_derivatives(width, alphas, groups->gamma + j0, grad, derivative, column_sum, gamma_sum[0]);
+        else if (members == 2)
+            sum = span_derivatives(width, alphas, groups->gamma + j0, groups->inverse + j0, grad, derivative,
+                                   column_sum, gamma_sum[0]);
+        else
+            for (int64_t j = 0; j < width; j += LANES)
+                sum += lane_derivatives(call, j0, j, mover_min(LANES, width - j), alphas, grad, derivative, column_sum,
+                                        gamma_sum, slope_sum);
+        call->row_sum[j0 / COLUMNS * groups->n + i] = sum;
+    }
+    for (int64_t pair = 0; pair < pairs; pair++) {
+        real *to = call->gamma_sum + (block * pairs + pair) * m + j0;
+        const real *slope = members > 2 ? call->volume_slope + pair * m + j0 : NULL;
+        for (int64_t j = 0; j < width; j++)
+            to[j] = gamma_sum[pair][j] + (slope && slope[j] != 0 ? slope_sum[j] * slope[j] : 0);
+    }
+}
+
+static void backward_blocks(int64_t begin, int64_t end, void *ctx) {
+    const backward_call *call = ctx;
+    for (int64_t task = begin; task < end; task++) {
+        const int64_t i = task / call->column_blocks * ROWS, j = task % call->column_blocks * COLUMNS;
+        backward_block(call, i, mover_min(call->groups.n, i + ROWS), j, mover_min(call->groups.m, j + COLUMNS));
+    }
+}
+
+/* dVol(others)/dgamma of LANES groups, for the volume; 0 for the span. */
+MOVER_HOT static void slope_block(const backward_call *call, int64_t block) {
+    const score_call *groups = &call->groups;
+    const int rows = (int)groups->members - 1;
+    const int64_t j = block * LANES, count = mover_min(LANES, groups->m - j);
+    lane_others others = groups->factors[block];
+    lane_rows grad_first;
+    lane_block grad_gamma;
+    lane_row weight;
+    for (int lane = 0; lane < LANES; lane++) weight[lane] = groups->score == MOVER_SCORE_VOLUME ? 1 : 0;
+    lane_volume_gradient(rows, others.first, others.lower, others.volume, weight, grad_first, grad_gamma);
+    for (int r = 0; r < rows; r++) {
+        real *slope = call->volume_slope + pair_at(r + 1, 0) * groups->m + j;
+        for (int64_t lane = 0; lane < count; lane++) slope[lane] = grad_first[r][lane];
+        for (int s = 0; s < r; s++) {
+            slope = call->volume_slope + pair_at(r + 1, s + 1) * groups->m + j;
+            for (int64_t lane = 0; lane < count; lane++) slope[lane] = grad_gamma[at(r, s)][lane];
+        }
+    }
+}
+
+static void slope_blocks(int64_t begin, int64_t end, void *ctx) {
+    for (int64_t block = begin; block < end; block++) slope_block(ctx, block);
+}
+
+/* ---- backward: from sums and products to gradients ----------------------------------------------------------------
+ */
+
+/* grad_anchor holds D y. */
+MOVER_HOT static void anchor_gradient(const backward_call *call, int64_t begin, int64_t end) {
+    const int64_t d = call->groups.d;
+    for (int64_t i = begin; i < end; i++) {
+        const real *x = call->groups.anchor + i * d;
+        real *grad = call->grad_anchor + i * d;
+        double total = 0;
+        for (int64_t block = 0; block < call->column_blocks; block++)
+            total += (double)call->row_sum[block * call->groups.n + i];
+        const real sum = (real)total;
+        MOVER_SIMD
+        for (int64_t t = 0; t < d; t++) grad[t] = sum * x[t] - grad[t];
+    }
+}
+
+/* grad = sum_s weight[s] rows_s - product, which may be the same row as grad. */
+MOVER_INLINE void combine_rows(int64_t count, const real *weight, const real *rows, int64_t d, const real *product,
+                               real *grad) {
+    MOVER_SIMD
+    for (int64_t t = 0; t < d; t++) {
+        real sum = -product[t];
+        for (int64_t s = 0; s < count; s++) sum += weight[s] * rows[s * d + t];
+        grad[t] = sum;
+    }
+}
+
+MOVER_HOT static void others_gradient(const backward_call *call, int64_t begin, int64_t end) {
+    const score_call *groups = &call->groups;
+    const int64_t m = groups->m, d = groups->d, members = groups->members, pairs = members * (members - 1) / 2;
+    for (int64_t j = begin; j < end; j++) {
+        const int64_t present = groups->present ? groups->present[j] : members;
+        real weight[MOST_OTHERS][MOST_OTHERS];
+        for (int64_t r = 0; r < members; r++) {
+            double sum = 0;
+            for (int64_t block = 0; block < call->row_blocks; block++)
+                sum += (double)call->column_sum[(block * m + j) * members + r];
+            weight[r][r] = (real)sum;
+        }
+        for (int r = 1; r < members; r++)
+            for (int s = 0; s < r; s++) {
+                double sum = 0;
+                for (int64_t block = 0; block < call->row_blocks; block++)
+                    sum += (double)call->gamma_sum[(block * pairs + pair_at(r, s)) * m + j];
+                weight[r][s] = weight[s][r] = -(real)sum;
+                weight[r][r] += (real)sum;
+                weight[s][s] += (real)sum;
+            }
+        const real *product = call->product + j * members * d, *rows = groups->others + j * members * d;
+        for (int64_t r = 0; r < members; r++) {
+            real *grad = call->grad_others + (j * members + (groups->place ? groups->place[j * members + r] : r)) * d;
+            if (r < present)
+                combine_rows(present, weight[r], rows, d, product + r * d, grad);
+            else
+                memset(grad, 0, (size_t)d * sizeof(real));
+        }
+    }
+}
+
+static void anchor_rows(int64_t begin, int64_t end, void *ctx) { anchor_gradient(ctx, begin, end); }
+static void others_rows(int64_t begin, int64_t end, void *ctx) { others_gradient(ctx, begin, end); }
+
+static backward_call take_backward(const mover_volume_scores_desc *desc, mover_arena *arena) {
+    backward_call call = {.groups = R(mover_score_take)(desc, arena)};
+    const int64_t n = desc->n, m = desc->m, members = desc->k - 1, pairs = members * (members - 1) / 2;
+    call.row_blocks = mover_ceil_div(n, ROWS);
+    call.column_blocks = mover_ceil_div(m, COLUMNS);
+    call.derivative = mover_take(arena, n, m * members, sizeof(real));
+    call.row_sum = mover_take(arena, call.column_blocks, n, sizeof(real));
+    call.column_sum = mover_take(arena, call.row_blocks, m * members, sizeof(real));
+    call.gamma_sum = mover_take(arena, call.row_blocks, pairs * m, sizeof(real));
+    if (members > 2) call.volume_slope = mover_take(arena, pairs, m, sizeof(real));
+    if (desc->masked) call.product = mover_take(arena, m * members, desc->d, sizeof(real));
+    return call;
+}
+
+void R(mover_cpu_volume_scores_backward_layout)(const mover_volume_scores_desc *desc, mover_arena *arena) {
+    (void)take_backward(desc, arena);
 }
 
 mover_status R(mover_cpu_volume_scores_backward)(const mover_volume_scores_desc *desc, const real *anchor,
-                                                 const real *others, const real *grad_scores, real *grad_anchor,
-                                                 real *grad_others, void *workspace, const mover_exec *exec) {
+                                                 const real *others, const uint8_t *mask, const real *alphas,
+                                                 const real *grad_scores, real *grad_anchor, real *grad_others,
+                                                 void *workspace, const mover_exec *exec) {
     mover_arena arena = mover_arena_over(workspace);
-    score_call call = take(desc, 1, &arena);
-    const int64_t n = call.n, m = call.m, d = call.d, width = call.others_count * d;
-    call.anchor = anchor;
-    call.others = others;
+    backward_call call = take_backward(desc, &arena);
+    const score_call *groups = &call.groups;
+    const int64_t n = desc->n, m = desc->m, d = desc->d, members = groups->members, columns = m * members;
+    call.alphas = alphas;
     call.grad_scores = grad_scores;
+    call.grad_anchor = grad_anchor;
     call.grad_others = grad_others;
-    MOVER_TRY(alphas(&call, exec));
-    MOVER_TRY(mover_run(exec, 0, mover_ceil_div(m, STRIP), mover_grain(n * mover_min(STRIP, m) * work(&call)),
-                        backward_strips, &call));
-    for (int64_t r = 0; r < call.others_count; r++) {
-        const real *member = others + r * d;
-        if (grad_anchor)
-            MOVER_TRY(R(mover_cost_gradient)(anchor, d, member, width, n, m, d, (real)0.5, call.alpha[r], m,
-                                             grad_anchor, d, NULL, 0, r > 0, call.product, call.sums, exec));
-        if (grad_others)
-            MOVER_TRY(R(mover_cost_gradient)(anchor, d, member, width, n, m, d, (real)0.5, call.alpha[r], m, NULL, 0,
-                                             grad_others + r * d, width, 0, call.product, call.sums, exec));
+    if (!mask) call.product = grad_others;
+    MOVER_TRY(R(mover_score_prepare)(&call.groups, anchor, others, mask, exec));
+    if (members > 2)
+        MOVER_TRY(mover_run(exec, 0, mover_ceil_div(m, LANES), mover_grain(LANES * members * members * members),
+                            slope_blocks, &call));
+    const int64_t work = members < 3 ? 8 : members * members * 4;
+    MOVER_TRY(mover_run(exec, 0, call.row_blocks * call.column_blocks,
+                        mover_grain(mover_min(n, ROWS) * mover_min(m, COLUMNS) * work), backward_blocks, &call));
+    if (grad_anchor) {
+        MOVER_TRY(mover_product(exec, REAL_DTYPE, 0, 0, n, d, columns, call.derivative, columns, groups->others, d,
+                                grad_anchor, d));
+        MOVER_TRY(mover_run(exec, 0, n, mover_grain(d), anchor_rows, &call));
     }
-    if (!grad_others || call.others_count == 1) return MOVER_OK;
-    return mover_run(exec, 0, m, mover_grain(width * call.others_count / 2), grad_gamma_groups, &call);
+    if (!grad_others) return MOVER_OK;
+    MOVER_TRY(
+        mover_product(exec, REAL_DTYPE, 1, 0, columns, d, n, call.derivative, columns, anchor, d, call.product, d));
+    return mover_run(exec, 0, m, mover_grain(members * members * d), others_rows, &call);
 }

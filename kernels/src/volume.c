@@ -1,6 +1,6 @@
 /*
- * volume.c: entry points of the volume stage, volumes of vectors and the sum over all triples: checks, then the
- * backend.
+ * volume.c: entry points of the volume stage, volumes of vectors, of listed groups and the sum over all triples:
+ * checks, then the backend.
  */
 #include "../cpu/backend.h"
 
@@ -41,6 +41,83 @@ mover_status mover_volume_backward(const mover_volume_desc *desc, const void *v,
     if (count == 0) return MOVER_OK;
     if (desc->dtype == MOVER_FLOAT32) return mover_cpu_volume_backward_f32(desc, v, grad_volume, grad_v, exec);
     return mover_cpu_volume_backward_f64(desc, v, grad_volume, grad_v, exec);
+}
+
+/* ---- group volume ----------------------------------------------------------------------------------------------- */
+
+static mover_status check_groups(const char *function, const mover_group_volume_desc *desc) {
+    MOVER_TRY(mover_check_pointer(function, "desc", desc, 1));
+    MOVER_TRY(mover_check_dtype(function, desc->dtype));
+    MOVER_TRY(mover_check_size(function, "n", desc->n, 0));
+    MOVER_TRY(mover_check_size(function, "count", desc->count, 0));
+    if (desc->k < 2 || desc->k > MOVER_MAX_K)
+        return mover_fail(MOVER_ERROR_ARGUMENT, "%s: k must be between 2 and %d, got %lld", function, MOVER_MAX_K,
+                          (long long)desc->k);
+    MOVER_TRY(mover_check_volume(function, desc->k * (desc->k - 1) / 2, desc->n, desc->n));
+    return mover_check_volume(function, desc->count, desc->k, 1);
+}
+
+/* Every row number lies in [0, n). */
+static mover_status check_row_numbers(const char *function, const mover_group_volume_desc *desc,
+                                      const int64_t *groups) {
+    for (int64_t t = 0; t < desc->count; t++)
+        for (int64_t member = 0; member < desc->k; member++) {
+            const int64_t row = groups[t * desc->k + member];
+            if (row < 0 || row >= desc->n)
+                return mover_fail(MOVER_ERROR_ARGUMENT,
+                                  "%s: groups[%lld, %lld] must be a row number from 0 to %lld, got %lld", function,
+                                  (long long)t, (long long)member, (long long)(desc->n - 1), (long long)row);
+        }
+    return MOVER_OK;
+}
+
+static mover_status check_listed(const char *function, const mover_group_volume_desc *desc, const void *costs,
+                                 const int64_t *groups, const mover_exec *exec) {
+    MOVER_TRY(mover_check_exec(function, exec));
+    MOVER_TRY(mover_check_pointer(function, "costs", costs, desc->n));
+    return mover_check_pointer(function, "groups", groups, desc->count);
+}
+
+mover_status mover_group_volume_backward_workspace_size(const mover_group_volume_desc *desc, size_t *bytes) {
+    static const char function[] = "mover_group_volume_backward_workspace_size";
+    MOVER_TRY(check_groups(function, desc));
+    MOVER_TRY(mover_check_pointer(function, "bytes", bytes, 1));
+    mover_arena arena = {0};
+    if (desc->dtype == MOVER_FLOAT32)
+        mover_cpu_group_volume_backward_layout_f32(desc, &arena);
+    else
+        mover_cpu_group_volume_backward_layout_f64(desc, &arena);
+    return mover_arena_size(function, &arena, bytes);
+}
+
+mover_status mover_group_volume_forward(const mover_group_volume_desc *desc, const void *costs, const int64_t *groups,
+                                        void *volume, const mover_exec *exec) {
+    static const char function[] = "mover_group_volume_forward";
+    MOVER_TRY(check_groups(function, desc));
+    MOVER_TRY(check_listed(function, desc, costs, groups, exec));
+    MOVER_TRY(mover_check_pointer(function, "volume", volume, desc->count));
+    MOVER_TRY(check_row_numbers(function, desc, groups));
+    if (desc->count == 0) return MOVER_OK;
+    if (desc->dtype == MOVER_FLOAT32) return mover_cpu_group_volume_forward_f32(desc, costs, groups, volume, exec);
+    return mover_cpu_group_volume_forward_f64(desc, costs, groups, volume, exec);
+}
+
+mover_status mover_group_volume_backward(const mover_group_volume_desc *desc, const void *costs, const int64_t *groups,
+                                         const void *grad_volume, void *grad_costs, void *workspace, size_t bytes,
+                                         const mover_exec *exec) {
+    static const char function[] = "mover_group_volume_backward";
+    size_t needed;
+    MOVER_TRY(check_groups(function, desc));
+    MOVER_TRY(mover_group_volume_backward_workspace_size(desc, &needed));
+    MOVER_TRY(check_listed(function, desc, costs, groups, exec));
+    MOVER_TRY(mover_check_pointer(function, "grad_volume", grad_volume, desc->count));
+    MOVER_TRY(mover_check_pointer(function, "grad_costs", grad_costs, desc->n));
+    MOVER_TRY(mover_check_workspace(function, workspace, bytes, needed));
+    MOVER_TRY(check_row_numbers(function, desc, groups));
+    if (desc->n == 0) return MOVER_OK;
+    if (desc->dtype == MOVER_FLOAT32)
+        return mover_cpu_group_volume_backward_f32(desc, costs, groups, grad_volume, grad_costs, workspace, exec);
+    return mover_cpu_group_volume_backward_f64(desc, costs, groups, grad_volume, grad_costs, workspace, exec);
 }
 
 /* ---- expected volume -------------------------------------------------------------------------------------------- */

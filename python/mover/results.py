@@ -31,3 +31,17 @@ class LogdetResult(NamedTuple):
 
     logdet: Tensor  # (...) natural logarithm; -inf where the matrix is not positive definite
     info: Tensor  # (...) int32, 0, or the order (from 1) of the first leading minor that is not positive
+
+
+class TopkResult(NamedTuple):
+    """What `volume_topk` returns. Neither is differentiable."""
+
+    values: Tensor  # (n, topk) scores, best first
+    indices: Tensor  # (n, topk) int64, groups
+
+
+class RankResult(NamedTuple):
+    """What `volume_rank` returns. Neither is differentiable."""
+
+    better: Tensor  # (n) int64, groups that score better than the target
+    tied: Tensor  # (n) int64, other groups that score exactly as the target does

@@ -58,6 +58,13 @@ def _volume(dtype: torch.dtype) -> Arguments:
     return unit_rows(3, 4, 6, dtype=dtype, seed=6), 0.0
 
 
+def _group_volume(dtype: torch.dtype) -> Arguments:
+    sets = [unit_rows(3, 7, seed=m) for m in range(4)]
+    costs = torch.stack([torch.cdist(sets[i], sets[j]).square() for i in range(4) for j in range(i + 1, 4)])
+    groups = torch.tensor([[0, 1, 2, 0], [1, 1, 0, 2], [0, 1, 2, 0], [2, 0, 1, 1], [0, 2, 2, 1]])
+    return costs.to(dtype), groups
+
+
 def _expected_volume(dtype: torch.dtype) -> Arguments:
     sets = [unit_rows(n, 7, seed=n) for n in (4, 5, 3)]
     costs = [torch.cdist(sets[i], sets[j]).square().to(dtype) for i, j in ((0, 1), (0, 2), (1, 2))]
@@ -65,8 +72,27 @@ def _expected_volume(dtype: torch.dtype) -> Arguments:
     return (*costs, *weights)
 
 
+def _anchor_and_others(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return unit_rows(5, 7, dtype=dtype, seed=7), unit_rows(4, 2, 7, dtype=dtype, seed=8)
+
+
+_MASK = torch.tensor([[True, True], [False, True], [True, False], [True, True]])
+
+
 def _volume_scores(dtype: torch.dtype) -> Arguments:
-    return unit_rows(5, 7, dtype=dtype, seed=7), unit_rows(4, 2, 7, dtype=dtype, seed=8), None, "volume", "float32"
+    return *_anchor_and_others(dtype), None, "volume", "float32"
+
+
+def _span_scores(dtype: torch.dtype) -> Arguments:
+    return *_anchor_and_others(dtype), _MASK, "span", "float32"
+
+
+def _volume_topk(dtype: torch.dtype) -> Arguments:
+    return *_anchor_and_others(dtype), 3, _MASK, "span"
+
+
+def _volume_rank(dtype: torch.dtype) -> Arguments:
+    return *_anchor_and_others(dtype), torch.tensor([3, 0, 1, 2, 0]), _MASK, "volume"
 
 
 OPERATORS: dict[str, Callable[[torch.dtype], Arguments]] = {
@@ -77,9 +103,19 @@ OPERATORS: dict[str, Callable[[torch.dtype], Arguments]] = {
     "gram": _gram,
     "logdet": _logdet,
     "volume": _volume,
+    "group_volume": _group_volume,
     "expected_volume": _expected_volume,
     "volume_scores": _volume_scores,
 }
+
+# Operators without a gradient, or whose backward is another's.
+FORWARD_OPERATORS: dict[str, Callable[[torch.dtype], Arguments]] = {
+    "volume_scores_with_alphas": _span_scores,
+    "volume_topk": _volume_topk,
+    "volume_rank": _volume_rank,
+}
+
+ALL_OPERATORS = OPERATORS | FORWARD_OPERATORS
 
 # Which outputs carry a gradient.
 DIFFERENTIABLE = {"sinkhorn": 1, "transport": 2, "transport_value": 1, "logdet": 1}
@@ -102,11 +138,16 @@ def differentiable_outputs(name: str, result: Any) -> tuple[Tensor, ...]:
     return outputs_of(result)[: DIFFERENTIABLE.get(name, 1)]
 
 
+def map_floating(function: Callable[[Tensor], Tensor], arguments: Arguments) -> Arguments:
+    """The same arguments with the function applied to every floating-point tensor."""
+    return tuple(function(v) if isinstance(v, Tensor) and v.is_floating_point() else v for v in arguments)
+
+
 def with_gradients(arguments: Arguments) -> Arguments:
-    """The same arguments, fresh, every tensor asking for its gradient."""
-    return tuple(value.detach().clone().requires_grad_() if isinstance(value, Tensor) else value for value in arguments)
+    """The same arguments, fresh, every floating-point tensor asking for its gradient."""
+    return map_floating(lambda tensor: tensor.detach().clone().requires_grad_(), arguments)
 
 
 def tensors_of(arguments: Arguments) -> list[Tensor]:
-    """The tensors among the arguments."""
-    return [value for value in arguments if isinstance(value, Tensor)]
+    """The floating-point tensors among the arguments: those that may ask for a gradient."""
+    return [value for value in arguments if isinstance(value, Tensor) and value.is_floating_point()]

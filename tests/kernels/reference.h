@@ -89,6 +89,21 @@ template <class T> std::vector<quad> alphas(const std::vector<const T *> &rows, 
     return out;
 }
 
+/* |x_i - y_j|^2 / 2 (n, m), rows of width d. */
+template <class T> std::vector<double> anchor_alphas(const T *x, const T *y, int64_t n, int64_t m, int64_t d) {
+    std::vector<double> out;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < m; j++) {
+            quad sum = 0;
+            for (int64_t t = 0; t < d; t++) {
+                const quad difference = static_cast<quad>(x[i * d + t]) - static_cast<quad>(y[j * d + t]);
+                sum += difference * difference;
+            }
+            out.push_back(static_cast<double>(sum / 2));
+        }
+    return out;
+}
+
 /* scores (n, m): anchor (n, d), others (m, k-1, d). */
 template <class T>
 std::vector<double> volume_scores(const T *anchor, const T *others, int64_t n, int64_t m, int64_t k, int64_t d) {

@@ -1,48 +1,12 @@
 /*
  * test_scores.cpp: the volume of every anchor with every group of others.
  */
-#include "fixtures.h"
 #include "reference.h"
+#include "score_calls.h"
 
 using namespace fixtures;
 
 namespace {
-
-template <class T>
-std::vector<T> scores_of(const std::vector<T> &anchor, const std::vector<T> &others, int64_t n, int64_t m, int64_t k,
-                         int64_t d, const mover_exec *exec = nullptr) {
-    mover_volume_scores_desc desc = {};
-    desc.dtype = dtype_of<T>();
-    desc.n = n, desc.m = m, desc.k = k, desc.d = d;
-    size_t bytes = 0;
-    EXPECT_OK(mover_volume_scores_forward_workspace_size(&desc, &bytes));
-    Workspace workspace(bytes);
-    std::vector<T> scores(static_cast<size_t>(n * m), not_a_number<T>());
-    EXPECT_OK(mover_volume_scores_forward(&desc, anchor.data(), others.data(), nullptr, scores.data(), workspace.data(),
-                                          bytes, exec));
-    return scores;
-}
-
-template <class T> struct Gradients { std::vector<T> anchor, others; };
-
-template <class T>
-Gradients<T> gradients_of(const std::vector<T> &anchor, const std::vector<T> &others, const std::vector<T> &upstream,
-                          int64_t n, int64_t m, int64_t k, int64_t d, const mover_exec *exec = nullptr,
-                          int wanted = 3) {
-    mover_volume_scores_desc desc = {};
-    desc.dtype = dtype_of<T>();
-    desc.n = n, desc.m = m, desc.k = k, desc.d = d;
-    size_t bytes = 0;
-    EXPECT_OK(mover_volume_scores_backward_workspace_size(&desc, &bytes));
-    Workspace workspace(bytes);
-    Gradients<T> out;
-    if (wanted & 1) out.anchor.assign(anchor.size(), not_a_number<T>());
-    if (wanted & 2) out.others.assign(others.size(), not_a_number<T>());
-    EXPECT_OK(mover_volume_scores_backward(&desc, anchor.data(), others.data(), nullptr, upstream.data(),
-                                           wanted & 1 ? out.anchor.data() : nullptr,
-                                           wanted & 2 ? out.others.data() : nullptr, workspace.data(), bytes, exec));
-    return out;
-}
 
 template <class T> class Scores : public testing::Test {};
 using Types = testing::Types<float, double>;
@@ -118,8 +82,8 @@ TYPED_TEST(Scores, GradientsSumOverManyPairs) {
         const double allowed = tolerance<T>(1e-5, 1e-13);
         EXPECT_LE(distance(all.anchor, of_anchor), allowed * largest(of_anchor)) << "k = " << k;
         EXPECT_LE(distance(all.others, of_others), allowed * largest(of_others)) << "k = " << k;
-        const auto first = gradients_of(anchor, others, upstream, n, m, k, d, nullptr, 1);
-        const auto second = gradients_of(anchor, others, upstream, n, m, k, d, nullptr, 2);
+        const auto first = gradients_of(anchor, others, upstream, n, m, k, d, {}, 1);
+        const auto second = gradients_of(anchor, others, upstream, n, m, k, d, {}, 2);
         EXPECT_TRUE(same_bits(first.anchor, all.anchor));
         EXPECT_TRUE(same_bits(second.others, all.others));
     }
@@ -214,13 +178,15 @@ TYPED_TEST(Scores, WhatIsNotFiniteStaysInItsRowAndColumn) {
 TYPED_TEST(Scores, ThreadsChangeNothing) {
     using T = TypeParam;
     const int64_t n = 129, m = 257, d = 33;
-    const mover_exec threads = three_threads();
+    const mover_exec exec = three_threads();
+    ScoreOptions threads;
+    threads.exec = &exec;
     for (int64_t k : {2, 3, 4}) {
         const auto anchor = random_rows<T>(n, d, 51), others = random_rows<T>(m * (k - 1), d, 52),
                    upstream = random_values<T>(n * m, 53);
-        EXPECT_TRUE(same_bits(scores_of(anchor, others, n, m, k, d), scores_of(anchor, others, n, m, k, d, &threads)));
+        EXPECT_TRUE(same_bits(scores_of(anchor, others, n, m, k, d), scores_of(anchor, others, n, m, k, d, threads)));
         const auto serial = gradients_of(anchor, others, upstream, n, m, k, d);
-        const auto threaded = gradients_of(anchor, others, upstream, n, m, k, d, &threads);
+        const auto threaded = gradients_of(anchor, others, upstream, n, m, k, d, threads);
         EXPECT_TRUE(same_bits(serial.anchor, threaded.anchor));
         EXPECT_TRUE(same_bits(serial.others, threaded.others));
     }
@@ -236,29 +202,71 @@ TYPED_TEST(Scores, EmptyShapes) {
     EXPECT_EQ(gradients_of<T>(rows, {}, {}, 6, 0, 3, 4).anchor, std::vector<T>(24, 0));
 }
 
+/* More anchors than a strip holds, and rows of which some, many or all entries are near: every path of the distances.
+ */
+TYPED_TEST(Scores, StripsMeetAtTheirEdges) {
+    using T = TypeParam;
+    const int64_t n = 1030, d = 6;
+    for (const int64_t k : {2, 3, 4})
+        for (const int64_t m : {3, 40})
+            for (const double spread : {1.0, 0.1}) {
+                auto anchor = random_rows<double>(n, d, 71), others = random_rows<double>(m * (k - 1), d, 72);
+                for (size_t q = 0; q < others.size(); q++)
+                    if (q % static_cast<size_t>(d * 3) < static_cast<size_t>(d) || spread < 1)
+                        others[q] = anchor[q % static_cast<size_t>(d)] + spread * others[q];
+                for (size_t q = 0; q < anchor.size() && spread < 1; q++)
+                    if (q / static_cast<size_t>(d) % 2 == 0 || q > 600 * static_cast<size_t>(d))
+                        anchor[q] = anchor[q % static_cast<size_t>(d)] + spread * anchor[q];
+                normalise(anchor, d);
+                normalise(others, d);
+                const std::vector<T> x(anchor.begin(), anchor.end()), y(others.begin(), others.end());
+                const auto expected = reference::volume_scores(x.data(), y.data(), n, m, k, d);
+                const auto got = scores_and_alphas(x, y, n, m, k, d);
+                EXPECT_LE(distance(got.scores, expected), tolerance<T>(1e-5, 1e-12)) << k << " " << m << " " << spread;
+                EXPECT_TRUE(same_bits(got.scores, scores_of(x, y, n, m, k, d)));
+                const auto alphas = reference::anchor_alphas(x.data(), y.data(), n, m * (k - 1), d);
+                for (size_t q = 0; q < alphas.size(); q++)
+                    ASSERT_NEAR(static_cast<double>(got.alphas[q]), alphas[q], 1e-5 * alphas[q] + 1e-30) << q;
+            }
+}
+
 TEST(ScoresErrors, NameTheFunctionAndTheArgument) {
     float x = 1;
     size_t bytes = 0;
     uint8_t mask = 1;
-    mover_volume_scores_desc desc = {MOVER_FLOAT32, 1, 1, 1, 1, MOVER_SCORE_VOLUME, MOVER_PRECISION_FLOAT32};
+    mover_volume_scores_desc desc = {};
+    desc.n = desc.m = desc.k = desc.d = 1;
     EXPECT_FAILS(mover_volume_scores_forward_workspace_size(&desc, &bytes), MOVER_ERROR_ARGUMENT,
                  "k must be between 2 and 8 (the anchor counts), got 1");
     desc.k = 2;
-    desc.score = MOVER_SCORE_SPAN;
-    EXPECT_FAILS(mover_volume_scores_backward_workspace_size(&desc, &bytes), MOVER_ERROR_UNSUPPORTED, "span");
+    desc.score = MOVER_SCORE_COSINE;
+    EXPECT_FAILS(mover_volume_scores_backward_workspace_size(&desc, &bytes), MOVER_ERROR_ARGUMENT,
+                 "score must be MOVER_SCORE_VOLUME or MOVER_SCORE_SPAN, got 2");
     desc.score = MOVER_SCORE_VOLUME;
     desc.precision = MOVER_PRECISION_TF32;
     EXPECT_FAILS(mover_volume_scores_forward_workspace_size(&desc, &bytes), MOVER_ERROR_UNSUPPORTED, "tf32");
     desc.precision = MOVER_PRECISION_FLOAT32;
     EXPECT_OK(mover_volume_scores_forward_workspace_size(&desc, &bytes));
     Workspace workspace(bytes);
-    EXPECT_FAILS(mover_volume_scores_forward(&desc, &x, &x, &mask, &x, workspace.data(), bytes, nullptr),
-                 MOVER_ERROR_UNSUPPORTED, "mover_volume_scores_forward: a mask is not offered");
-    EXPECT_FAILS(mover_volume_scores_forward(&desc, &x, &x, nullptr, &x, workspace.data(), bytes - 1, nullptr),
+    EXPECT_FAILS(mover_volume_scores_forward(&desc, &x, &x, &mask, &x, nullptr, workspace.data(), bytes, nullptr),
+                 MOVER_ERROR_ARGUMENT, "mover_volume_scores_forward: a mask is given, so desc.masked must be 1");
+    EXPECT_FAILS(mover_volume_scores_forward(&desc, &x, &x, nullptr, &x, nullptr, workspace.data(), bytes - 1, nullptr),
                  MOVER_ERROR_WORKSPACE, "workspace");
+    desc.masked = 1;
+    EXPECT_FAILS(mover_volume_scores_forward(&desc, &x, &x, nullptr, &x, nullptr, workspace.data(), bytes, nullptr),
+                 MOVER_ERROR_ARGUMENT, "mask must not be NULL");
+    desc.masked = 0;
+    EXPECT_OK(mover_volume_scores_backward_workspace_size(&desc, &bytes));
+    Workspace enough(bytes);
     EXPECT_FAILS(
-        mover_volume_scores_backward(&desc, &x, nullptr, nullptr, &x, &x, &x, workspace.data(), bytes, nullptr),
+        mover_volume_scores_backward(&desc, &x, nullptr, nullptr, &x, &x, &x, &x, enough.data(), bytes, nullptr),
         MOVER_ERROR_ARGUMENT, "others must not be NULL");
+    EXPECT_FAILS(
+        mover_volume_scores_backward(&desc, &x, &x, nullptr, nullptr, &x, &x, &x, enough.data(), bytes, nullptr),
+        MOVER_ERROR_ARGUMENT, "alphas must not be NULL");
+    EXPECT_FAILS(
+        mover_volume_scores_backward(&desc, &x, &x, nullptr, &x, &x, &x, &x, enough.data(), bytes - 1, nullptr),
+        MOVER_ERROR_WORKSPACE, "workspace");
 }
 
 } // namespace

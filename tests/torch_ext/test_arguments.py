@@ -3,13 +3,15 @@
 import pytest
 import torch
 
-from cases.operators import OPERATORS, operator, unit_rows
+from cases.operators import ALL_OPERATORS, operator, unit_rows
 
 FLOAT = torch.float32
 X, Y = unit_rows(2, 5, 7, dtype=FLOAT), unit_rows(2, 6, 7, dtype=FLOAT, seed=1)
 C = torch.rand(2, 5, 6)
 V = unit_rows(3, 4, 6, dtype=FLOAT)
 ANCHOR, OTHERS = unit_rows(5, 7, dtype=FLOAT), unit_rows(4, 2, 7, dtype=FLOAT)
+COSTS, GROUPS = torch.rand(3, 4, 4), torch.tensor([[0, 3, 1], [2, 2, 3]])
+MASK, TARGET = torch.ones(4, 2, dtype=torch.bool), torch.arange(5) % 4
 SOLVE = (0.1, 10, 1e-3)
 NEEDS = [True, True]
 
@@ -119,6 +121,43 @@ REFUSED = {
     "volume: a group must have 1 to 8 vectors, got k = 9 in v of the shape (9, 12)": ("volume", torch.rand(9, 12)),
     "volume: a group must have 1 to 8 vectors, got k = 0": ("volume", torch.rand(2, 0, 12)),
     "volume: eps must be >= 0, got -1": ("volume", V, -1.0),
+    "group_volume: costs must be float32 or float64, got int64": ("group_volume", C.long(), GROUPS),
+    "group_volume: groups must be int64, got int32": ("group_volume", COSTS, GROUPS.int()),
+    "group_volume: groups must be int64, got float32": ("group_volume", COSTS, GROUPS.float()),
+    "group_volume: groups must have the shape (T, k), got (3)": ("group_volume", COSTS, GROUPS[0]),
+    "group_volume: a group must have 2 to 8 rows, got k = 1 in groups of the shape (2, 1)": (
+        "group_volume",
+        COSTS,
+        GROUPS[:, :1],
+    ),
+    "group_volume: a group must have 2 to 8 rows, got k = 9": ("group_volume", COSTS, torch.zeros(2, 9).long()),
+    "group_volume: costs must have the shape (3, B, B) for the 3 pairs of k = 3 sets, got (1, 4, 4)": (
+        "group_volume",
+        COSTS[:1],
+        GROUPS,
+    ),
+    "group_volume: costs must have the shape (3, B, B) for the 3 pairs of k = 3 sets, got (3, 4, 3)": (
+        "group_volume",
+        COSTS[..., :3],
+        GROUPS,
+    ),
+    "group_volume: mover_group_volume_forward: groups[1, 2] must be a row number from 0 to 3, got 4": (
+        "group_volume",
+        COSTS,
+        torch.tensor([[0, 3, 1], [2, 2, 4]]),
+    ),
+    "group_volume_backward: mover_group_volume_backward: groups[0, 0] must be a row number from 0 to 3, got -1": (
+        "group_volume_backward",
+        torch.ones(2),
+        COSTS,
+        torch.tensor([[-1, 3, 1], [2, 2, 3]]),
+    ),
+    "group_volume_backward: grad_volume must have the shape (2), got (3)": (
+        "group_volume_backward",
+        torch.ones(3),
+        COSTS,
+        GROUPS,
+    ),
     "expected_volume: c12, c13, c23 must have the shapes (n1, n2), (n1, n3), (n2, n3), got (2, 3), (2, 4), (2, 4)": (
         "expected_volume",
         torch.rand(2, 3),
@@ -149,14 +188,46 @@ REFUSED = {
         ANCHOR,
         OTHERS[:, :0],
     ),
-    "volume_scores: mask is not offered by version": (
-        "volume_scores",
+    "volume_scores: mask must be bool, got float32": ("volume_scores", ANCHOR, OTHERS, torch.ones(4, 2)),
+    "volume_scores: mask must have the shape (4, 2), got (4, 3)": ("volume_scores", ANCHOR, OTHERS, MASK[:, [0, 0, 1]]),
+    "volume_scores: score must be 'volume' or 'span', got 'cosine'": ("volume_scores", ANCHOR, OTHERS, None, "cosine"),
+    "volume_scores: precision 'tf32' needs a CUDA device": ("volume_scores", ANCHOR, OTHERS, None, "span", "tf32"),
+    "volume_scores_backward: alphas must have the shape (5, 4, 2), got (5, 4)": (
+        "volume_scores_backward",
+        torch.rand(5, 4),
         ANCHOR,
         OTHERS,
-        torch.ones(4, 2, dtype=torch.bool),
+        None,
+        torch.rand(5, 4),
+        "volume",
+        "float32",
+        NEEDS,
     ),
-    "volume_scores: score 'span' is not offered by version": ("volume_scores", ANCHOR, OTHERS, None, "span"),
-    "volume_scores: score must be 'volume', got 'cosine'": ("volume_scores", ANCHOR, OTHERS, None, "cosine"),
+    "volume_topk: topk must be from 1 to the number of groups, 4, got 0": ("volume_topk", ANCHOR, OTHERS, 0),
+    "volume_topk: topk must be from 1 to the number of groups, 4, got 5": ("volume_topk", ANCHOR, OTHERS, 5),
+    "volume_topk: score must be 'volume', 'span' or 'cosine', got 'angle'": (
+        "volume_topk",
+        ANCHOR,
+        OTHERS,
+        2,
+        None,
+        "angle",
+    ),
+    "volume_topk: mask must have the shape (4, 2), got (2, 4)": ("volume_topk", ANCHOR, OTHERS, 2, MASK.T),
+    "volume_rank: target must be int64, got float32": ("volume_rank", ANCHOR, OTHERS, torch.ones(5)),
+    "volume_rank: target must have the shape (5), got (4)": ("volume_rank", ANCHOR, OTHERS, TARGET[:4]),
+    "volume_rank: mover_volume_rank: target[3] must be a group from 0 to 3, got 4": (
+        "volume_rank",
+        ANCHOR,
+        OTHERS,
+        torch.tensor([0, 3, 2, 4, 9]),
+    ),
+    "volume_rank: mover_volume_rank: target[0] must be a group from 0 to 3, got -1": (
+        "volume_rank",
+        ANCHOR,
+        OTHERS,
+        TARGET - 1,
+    ),
 }
 
 
@@ -168,21 +239,22 @@ def test_refused(message):
     assert str(error.value).startswith(f"mover::{message}")
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", ALL_OPERATORS)
 def test_tensors_of_two_types_are_refused(name):
-    arguments = list(OPERATORS[name](torch.float32))
-    tensors = [i for i, value in enumerate(arguments) if isinstance(value, torch.Tensor)]
+    arguments = list(ALL_OPERATORS[name](torch.float32))
+    tensors = [i for i, value in enumerate(arguments) if isinstance(value, torch.Tensor) and value.is_floating_point()]
     for i in tensors[1:]:
         mixed = [value.double() if j == i else value for j, value in enumerate(arguments)]
+        called = name.removesuffix("_with_alphas")  # the name that a caller knows
         with pytest.raises(
-            RuntimeError, match=rf"mover::{name}: \w+ must have the dtype of \w+ \(float32\), got float64"
+            RuntimeError, match=rf"mover::{called}: \w+ must have the dtype of \w+ \(float32\), got float64"
         ):
             operator(name)(*mixed)
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", ALL_OPERATORS)
 def test_a_cuda_device_is_refused(name):
     """Dispatched by hand, so that it needs no device."""
     cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
     with pytest.raises(RuntimeError, match=f"mover::{name}: this build of mover runs on the CPU only"):
-        operator(name).redispatch(cuda, *OPERATORS[name](torch.float32))
+        operator(name).redispatch(cuda, *ALL_OPERATORS[name](torch.float32))

@@ -9,6 +9,7 @@ TRANSPORT_ARGUMENTS = (
     "(Tensor x, Tensor y, Tensor? a, Tensor? b, float epsilon, int max_iter, float tol, "
     'str solver="auto", str precision="float32")'
 )
+SCORES_ARGUMENTS = '(Tensor anchor, Tensor others, Tensor? mask=None, str score="volume", str precision="float32")'
 SCHEMAS = {
     "cost": '(Tensor x, Tensor y, str precision="float32") -> Tensor',
     "cost_backward": "(Tensor grad_cost, Tensor x, Tensor y, str precision, bool[] needs) "
@@ -30,15 +31,21 @@ SCHEMAS = {
     "logdet_backward": "(Tensor grad_logdet, Tensor g, str backend) -> Tensor",
     "volume": "(Tensor v, float eps=0.) -> Tensor",
     "volume_backward": "(Tensor grad_volume, Tensor v, float eps) -> Tensor",
+    "group_volume": "(Tensor costs, Tensor groups) -> Tensor",
+    "group_volume_backward": "(Tensor grad_volume, Tensor costs, Tensor groups) -> Tensor",
     "expected_volume": "(Tensor c12, Tensor c13, Tensor c23, Tensor? p12=None, Tensor? p13=None, Tensor? p23=None) "
     "-> Tensor",
     "expected_volume_backward": "(Tensor grad_value, Tensor c12, Tensor c13, Tensor c23, Tensor? p12, Tensor? p13, "
     "Tensor? p23, bool[] needs) -> (Tensor grad_c12, Tensor grad_c13, Tensor grad_c23, Tensor grad_p12, "
     "Tensor grad_p13, Tensor grad_p23)",
-    "volume_scores": '(Tensor anchor, Tensor others, Tensor? mask=None, str score="volume", '
-    'str precision="float32") -> Tensor',
-    "volume_scores_backward": "(Tensor grad_scores, Tensor anchor, Tensor others, Tensor? mask, str score, "
-    "str precision, bool[] needs) -> (Tensor grad_anchor, Tensor grad_others)",
+    "volume_scores": SCORES_ARGUMENTS + " -> Tensor",
+    "volume_scores_with_alphas": SCORES_ARGUMENTS + " -> (Tensor scores, Tensor alphas)",
+    "volume_scores_backward": "(Tensor grad_scores, Tensor anchor, Tensor others, Tensor? mask, Tensor alphas, "
+    "str score, str precision, bool[] needs) -> (Tensor grad_anchor, Tensor grad_others)",
+    "volume_topk": '(Tensor anchor, Tensor others, int topk, Tensor? mask=None, str score="volume") '
+    "-> (Tensor values, Tensor indices)",
+    "volume_rank": '(Tensor anchor, Tensor others, Tensor target, Tensor? mask=None, str score="volume") '
+    "-> (Tensor better, Tensor tied)",
 }
 
 

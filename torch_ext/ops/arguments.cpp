@@ -48,6 +48,11 @@ bool same_device(const Tensor &one, const Tensor &other) {
            one.get_device_index() == other.get_device_index();
 }
 
+void check_device(const char *op, const char *name, const Tensor &tensor, const char *like_name, const Tensor &like) {
+    require(same_device(tensor, like), op, name, " must be on the device of ", like_name, " (", device_text(like),
+            "), got ", device_text(tensor));
+}
+
 Tensor expand(const Tensor &tensor, const Sizes &sizes) {
     std::array<StableIValue, 3> stack{torch::stable::detail::from(tensor), torch::stable::detail::from(sizes),
                                       torch::stable::detail::from(false)};
@@ -97,8 +102,7 @@ void check_dim(const char *op, const char *name, const Tensor &tensor, int64_t l
 }
 
 void check_like(const char *op, const char *name, const Tensor &tensor, const char *like_name, const Tensor &like) {
-    require(same_device(tensor, like), op, name, " must be on the device of ", like_name, " (", device_text(like),
-            "), got ", device_text(tensor));
+    check_device(op, name, tensor, like_name, like);
     require(tensor.scalar_type() == like.scalar_type(), op, name, " must have the dtype of ", like_name, " (",
             dtype_text(like), "), got ", dtype_text(tensor));
 }
@@ -106,6 +110,19 @@ void check_like(const char *op, const char *name, const Tensor &tensor, const ch
 void check_shape(const char *op, const char *name, const Tensor &tensor, const Sizes &sizes, const char *like_name,
                  const Tensor &like) {
     check_like(op, name, tensor, like_name, like);
+    const Sizes actual = sizes_of(tensor);
+    require(actual == sizes, op, name, " must have the shape ", shape_text(sizes), ", got ", shape_text(actual));
+}
+
+void check_indices(const char *op, const char *name, const Tensor &tensor, const char *like_name, const Tensor &like) {
+    check_device(op, name, tensor, like_name, like);
+    require(tensor.scalar_type() == ScalarType::Long, op, name, " must be int64, got ", dtype_text(tensor));
+}
+
+void check_mask(const char *op, const char *name, const Tensor &tensor, const Sizes &sizes, const char *like_name,
+                const Tensor &like) {
+    check_device(op, name, tensor, like_name, like);
+    require(tensor.scalar_type() == ScalarType::Bool, op, name, " must be bool, got ", dtype_text(tensor));
     const Sizes actual = sizes_of(tensor);
     require(actual == sizes, op, name, " must have the shape ", shape_text(sizes), ", got ", shape_text(actual));
 }
@@ -167,6 +184,11 @@ Tensor gradient_like(const Tensor &like, bool needed) {
 }
 
 Tensor dense(const Tensor &tensor) { return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor); }
+
+std::optional<Tensor> dense_or_none(const std::optional<Tensor> &tensor) {
+    if (!tensor.has_value()) return std::nullopt;
+    return dense(*tensor);
+}
 
 const void *data_of(const Tensor &tensor) { return tensor.const_data_ptr(); }
 

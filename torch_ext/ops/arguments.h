@@ -48,6 +48,13 @@ void check_like(const char *op, const char *name, const Tensor &tensor, const ch
 void check_shape(const char *op, const char *name, const Tensor &tensor, const Sizes &sizes, const char *like_name,
                  const Tensor &like);
 
+// int64, on the device of another argument.
+void check_indices(const char *op, const char *name, const Tensor &tensor, const char *like_name, const Tensor &like);
+
+// bool, of this shape, on the device of another argument.
+void check_mask(const char *op, const char *name, const Tensor &tensor, const Sizes &sizes, const char *like_name,
+                const Tensor &like);
+
 // x (..., n, d) and y (..., m, d) with equal leading sizes.
 struct RowSets {
     mover_dtype dtype;
@@ -72,6 +79,7 @@ Tensor gradient_like(const Tensor &like, bool needed);
 
 // The tensor itself where it is contiguous already.
 Tensor dense(const Tensor &tensor);
+std::optional<Tensor> dense_or_none(const std::optional<Tensor> &tensor);
 
 // NULL for an absent tensor or an unwanted gradient.
 const void *data_of(const Tensor &tensor);

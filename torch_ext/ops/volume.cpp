@@ -19,6 +19,19 @@ mover_volume_desc describe_groups(const char *op, const Tensor &v, double eps) {
     return {dtype, count(leading_sizes(v, 2)), k, v.size(v.dim() - 1), eps};
 }
 
+mover_group_volume_desc describe_listed(const char *op, const Tensor &costs, const Tensor &groups) {
+    const mover_dtype dtype = check_dtype(op, "costs", costs);
+    check_indices(op, "groups", groups, "costs", costs);
+    require(groups.dim() == 2, op, "groups must have the shape (T, k), got ", shape_text(sizes_of(groups)));
+    const int64_t k = groups.size(1), pairs = k * (k - 1) / 2;
+    require(k >= 2 && k <= MOVER_MAX_K, op, "a group must have 2 to ", int{MOVER_MAX_K}, " rows, got k = ", k,
+            " in groups of the shape ", shape_text(sizes_of(groups)));
+    require(costs.dim() == 3 && costs.size(0) == pairs && costs.size(1) == costs.size(2), op,
+            "costs must have the shape (", pairs, ", B, B) for the ", pairs, " pairs of k = ", k, " sets, got ",
+            shape_text(sizes_of(costs)));
+    return {dtype, costs.size(1), k, groups.size(0)};
+}
+
 mover_expected_volume_desc describe_triples(const char *op, const Tensor &c12, const Tensor &c13, const Tensor &c23) {
     const mover_dtype dtype = check_dtype(op, "c12", c12);
     check_like(op, "c13", c13, "c12", c12);
@@ -58,6 +71,31 @@ Tensor volume_backward(const Tensor &grad_volume_, const Tensor &v_, double eps)
     const mover_exec exec = lend(v, {desc.k, desc.d});
     check_status(op, mover_volume_backward(&desc, data_of(v), data_of(grad_volume), output(grad_v), &exec));
     return grad_v;
+}
+
+Tensor group_volume(const Tensor &costs_, const Tensor &groups_) {
+    const char *op = "group_volume";
+    const mover_group_volume_desc desc = describe_listed(op, costs_, groups_);
+    const Tensor costs = dense(costs_), groups = dense(groups_);
+    const Tensor result = new_empty(costs, Sizes{desc.count});
+    const mover_exec exec = lend(costs, {});
+    check_status(op, mover_group_volume_forward(&desc, data_of(costs), static_cast<const int64_t *>(data_of(groups)),
+                                                output(result), &exec));
+    return result;
+}
+
+Tensor group_volume_backward(const Tensor &grad_volume_, const Tensor &costs_, const Tensor &groups_) {
+    const char *op = "group_volume_backward";
+    const mover_group_volume_desc desc = describe_listed(op, costs_, groups_);
+    check_shape(op, "grad_volume", grad_volume_, {desc.count}, "costs", costs_);
+    const Tensor grad_volume = dense(grad_volume_), costs = dense(costs_), groups = dense(groups_);
+    const Tensor grad_costs = gradient_like(costs, true);
+    const Workspace workspace = workspace_for(op, costs, mover_group_volume_backward_workspace_size, desc);
+    const mover_exec exec = lend(costs, {});
+    check_status(op, mover_group_volume_backward(&desc, data_of(costs), static_cast<const int64_t *>(data_of(groups)),
+                                                 data_of(grad_volume), output(grad_costs), workspace.data(),
+                                                 workspace.bytes, &exec));
+    return grad_costs;
 }
 
 Tensor expected_volume(const Tensor &c12_, const Tensor &c13_, const Tensor &c23_, std::optional<Tensor> p12_,

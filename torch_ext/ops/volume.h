@@ -1,4 +1,4 @@
-// volume.h: the volume of a group of vectors, and its sum over all triples of three sets of unit rows.
+// volume.h: the volumes of groups of vectors and of listed groups of unit rows, and their sum over all triples.
 #pragma once
 
 #include <optional>
@@ -11,6 +11,9 @@ namespace mover_torch {
 
 Tensor volume(const Tensor &v, double eps);
 Tensor volume_backward(const Tensor &grad_volume, const Tensor &v, double eps);
+
+Tensor group_volume(const Tensor &costs, const Tensor &groups);
+Tensor group_volume_backward(const Tensor &grad_volume, const Tensor &costs, const Tensor &groups);
 
 Tensor expected_volume(const Tensor &c12, const Tensor &c13, const Tensor &c23, std::optional<Tensor> p12,
                        std::optional<Tensor> p13, std::optional<Tensor> p23);

@@ -35,8 +35,8 @@
  *   Workspace   scratch memory of at least the size that the `_workspace_size` function returned for the same
  *               descriptor, in the memory space of the backend; NULL where that size is 0. Its contents mean
  *               nothing before or after the call.
- *   Values      data never cause an error. NaN or Inf in one problem of a batch makes the outputs of that
- *               problem NaN and leaves the others bit-identical.
+ *   Values      numbers never cause an error. NaN or Inf in one problem of a batch makes the outputs of that
+ *               problem NaN and leaves the others bit-identical. Row numbers must lie in their range.
  *   Repetition  the same inputs give the same bits whenever the number of threads and the lent functions are the
  *               same; a batch gives the bits of its problems solved one by one.
  *   Threads     functions are reentrant; they start no threads and keep no state but the text of the last error
@@ -113,8 +113,8 @@ typedef enum mover_factorization {
     MOVER_FACTORIZATION_CUSOLVER = 2
 } mover_factorization;
 
-/* The score of an anchor and a group. SPAN is not offered by this version. */
-typedef enum mover_score { MOVER_SCORE_VOLUME = 0, MOVER_SCORE_SPAN = 1 } mover_score;
+/* The score of an anchor and a group, see "scores" below. COSINE: mover_volume_topk and mover_volume_rank only. */
+typedef enum mover_score { MOVER_SCORE_VOLUME = 0, MOVER_SCORE_SPAN = 1, MOVER_SCORE_COSINE = 2 } mover_score;
 
 /* ---------------------------------------------------------------------------------------------------------------
  * Execution context: what the host lends
@@ -326,6 +326,32 @@ MOVER_API mover_status mover_volume_forward(const mover_volume_desc *desc, const
 MOVER_API mover_status mover_volume_backward(const mover_volume_desc *desc, const void *v, const void *grad_volume,
                                              void *grad_v, const mover_exec *exec);
 
+/* The volumes of listed groups of unit rows, from their squared distances alone:
+ *
+ *     volume[t] = Vol(row groups[t,0] of set 0, row groups[t,1] of set 1, ..., row groups[t,k-1] of set k-1)
+ *
+ * costs (k(k-1)/2, n, n) holds the squared distances of each pair of sets, in the order (0,1), (0,2), ..., (0,k-1),
+ * (1,2), ..., (k-2,k-1): costs[p,i,j] is that of row i of the first set of pair p and row j of its second.
+ * groups (count, k) are row numbers from 0 to n-1. On the CPU another number is MOVER_ERROR_ARGUMENT, with a sentence
+ * that names the group, and nothing is written. A group may be listed more than once. Groups whose rows are linearly
+ * dependent to working precision have volume 0 and gradient 0. */
+
+typedef struct mover_group_volume_desc {
+    mover_dtype dtype;
+    int64_t n, k, count; /* n, count >= 0, 2 <= k <= MOVER_MAX_K */
+} mover_group_volume_desc;
+
+MOVER_API mover_status mover_group_volume_backward_workspace_size(const mover_group_volume_desc *desc, size_t *bytes);
+
+/* costs, groups -> volume (count) */
+MOVER_API mover_status mover_group_volume_forward(const mover_group_volume_desc *desc, const void *costs,
+                                                  const int64_t *groups, void *volume, const mover_exec *exec);
+
+/* grad_volume (count) -> grad_costs (k(k-1)/2, n, n): 0 for pairs of rows that no group lists. */
+MOVER_API mover_status mover_group_volume_backward(const mover_group_volume_desc *desc, const void *costs,
+                                                   const int64_t *groups, const void *grad_volume, void *grad_costs,
+                                                   void *workspace, size_t bytes, const mover_exec *exec);
+
 /* The sum over all triples of three sets of unit rows, from their squared distances alone:
  *
  *     value = sum_{i,j,l} p12[i,j] p13[i,l] p23[j,l] Vol(i, j, l)
@@ -360,10 +386,20 @@ MOVER_API mover_status mover_expected_volume_backward(const mover_expected_volum
 /* ---------------------------------------------------------------------------------------------------------------
  * scores: every anchor against every group
  *
- *     scores[i,j] = Vol(anchor[i], others[j,0], ..., others[j,k-2])
+ * A group j has the k - 1 members others[j,0], ..., others[j,k-2]; a mask says which of them are present. The score of
+ * anchor i with group j is
  *
- * Rows are unit vectors. With alpha(p, q) = |p - q|^2 / 2, which is 1 - cos for unit rows, the score is a function of
- * the alphas alone; its gradient is that of this function.
+ *     VOLUME   Vol(anchor[i], members present)                                        0 best, 1 worst
+ *     SPAN     |anchor[i] less its projection on the span of the members present|     0 best, 1 worst
+ *     COSINE   sum over the members present of <anchor[i], member>                    large is good
+ *
+ * Rows are unit vectors. With alpha(p, q) = |p - q|^2 / 2, which is 1 - cos for unit rows, VOLUME and SPAN are
+ * functions of the alphas alone; their gradients are those of these functions. Members that depend linearly on others
+ * of their group, to working precision, make the volume 0 and add nothing to the span. A score of 0 has gradient 0.
+ * Volumes of groups with different numbers of members are not comparable; spans are, and for one member they are equal.
+ *
+ * mask (m, k-1) uint8: not 0 = present. Rows of missing members are not read and get gradient 0. A group without
+ * members has the score NaN and gradient 0.
  */
 
 typedef struct mover_volume_scores_desc {
@@ -371,21 +407,47 @@ typedef struct mover_volume_scores_desc {
     int64_t n, m, k, d; /* n, m, d >= 0, 2 <= k <= MOVER_MAX_K; k counts the anchor */
     mover_score score;
     mover_precision precision;
+    int32_t masked; /* 0: mask is NULL, all members are present; else it is not NULL */
+    int64_t topk;   /* mover_volume_topk: 1 to m; the others do not read it */
 } mover_volume_scores_desc;
 
 MOVER_API mover_status mover_volume_scores_forward_workspace_size(const mover_volume_scores_desc *desc, size_t *bytes);
 MOVER_API mover_status mover_volume_scores_backward_workspace_size(const mover_volume_scores_desc *desc, size_t *bytes);
 
-/* anchor (n, d), others (m, k-1, d), mask (m, k-1) uint8 or NULL (must be NULL in this version) -> scores (n, m) */
+/* anchor (n, d), others (m, k-1, d), mask -> scores (n, m), alphas (n, m, k-1). alphas may be NULL; it is what the
+ * backward needs and means nothing else: alpha of the anchor and every member, in an order of the library's own where
+ * there is a mask. */
 MOVER_API mover_status mover_volume_scores_forward(const mover_volume_scores_desc *desc, const void *anchor,
-                                                   const void *others, const uint8_t *mask, void *scores,
+                                                   const void *others, const uint8_t *mask, void *scores, void *alphas,
                                                    void *workspace, size_t bytes, const mover_exec *exec);
 
-/* grad_scores (n, m) -> grad_anchor (n, d), grad_others (m, k-1, d); either may be NULL. */
+/* alphas of the forward call with the same inputs, grad_scores (n, m) -> grad_anchor (n, d), grad_others (m, k-1, d);
+ * either may be NULL. */
 MOVER_API mover_status mover_volume_scores_backward(const mover_volume_scores_desc *desc, const void *anchor,
-                                                    const void *others, const uint8_t *mask, const void *grad_scores,
-                                                    void *grad_anchor, void *grad_others, void *workspace, size_t bytes,
-                                                    const mover_exec *exec);
+                                                    const void *others, const uint8_t *mask, const void *alphas,
+                                                    const void *grad_scores, void *grad_anchor, void *grad_others,
+                                                    void *workspace, size_t bytes, const mover_exec *exec);
+
+/* Retrieval without the (n, m) matrix of scores; the workspace grows with n + m. Scores are compared in the very bits
+ * that mover_volume_scores_forward returns for the same n, m, k, d, inputs and context. "Better" is smaller for VOLUME
+ * and SPAN and larger for COSINE; NaN is worse than every number. */
+
+MOVER_API mover_status mover_volume_topk_workspace_size(const mover_volume_scores_desc *desc, size_t *bytes);
+MOVER_API mover_status mover_volume_rank_workspace_size(const mover_volume_scores_desc *desc, size_t *bytes);
+
+/* The topk best groups of every anchor, best first, equal scores in the order of their indices:
+ * values (n, topk), indices (n, topk) int64. */
+MOVER_API mover_status mover_volume_topk(const mover_volume_scores_desc *desc, const void *anchor, const void *others,
+                                         const uint8_t *mask, void *values, int64_t *indices, void *workspace,
+                                         size_t bytes, const mover_exec *exec);
+
+/* target (n) int64, the group that belongs to each anchor -> better (n) int64, how many groups score better than it,
+ * and tied (n) int64, how many others score exactly as it does. Its rank is between better + 1 and better + tied + 1. A
+ * target that scores NaN has better = m - 1, tied = 0; other groups that do are never better or tied. On the CPU a
+ * target outside [0, m) is MOVER_ERROR_ARGUMENT, with a sentence that names its row, and nothing is written. */
+MOVER_API mover_status mover_volume_rank(const mover_volume_scores_desc *desc, const void *anchor, const void *others,
+                                         const int64_t *target, const uint8_t *mask, int64_t *better, int64_t *tied,
+                                         void *workspace, size_t bytes, const mover_exec *exec);
 
 #ifdef __cplusplus
 }

@@ -10,22 +10,27 @@ Gradients are first order and reverse mode: forward mode, `torch.func` and doubl
 
 from mover.ops.cost import cost
 from mover.ops.gram import gram, logdet
-from mover.ops.scores import volume_scores
+from mover.ops.scores import volume_rank, volume_scores, volume_topk
 from mover.ops.sinkhorn import sinkhorn, transport, transport_value
-from mover.ops.volume import expected_volume, volume
-from mover.results import LogdetResult, SinkhornResult, TransportResult
+from mover.ops.volume import expected_volume, group_volume, volume
+from mover.results import LogdetResult, RankResult, SinkhornResult, TopkResult, TransportResult
 
 __all__ = [
     "LogdetResult",
+    "RankResult",
     "SinkhornResult",
+    "TopkResult",
     "TransportResult",
     "cost",
     "expected_volume",
     "gram",
+    "group_volume",
     "logdet",
     "sinkhorn",
     "transport",
     "transport_value",
     "volume",
+    "volume_rank",
     "volume_scores",
+    "volume_topk",
 ]

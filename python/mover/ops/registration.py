@@ -1,8 +1,8 @@
 """How an operator of libmover_torch becomes differentiable, traceable and safe under autocast.
 
-The shared object brings schemas and kernels; each stage of `mover.ops` adds the rest with one call of
-`register_operator` per operator. The gradient is an `autograd.Function` below the operator itself, so
-`loss.backward()` works through `torch.ops.mover` whoever calls it. (`torch.library.register_autograd` would do, but
+The shared object brings schemas and kernels; each stage of `mover.ops` adds the rest with one call per operator:
+`register_operator`, or `register_without_gradient`. The gradient is an `autograd.Function` below the operator itself,
+so `loss.backward()` works through `torch.ops.mover` whoever calls it. (`torch.library.register_autograd` would do, but
 it lets forward-mode differentiation pass through and return zeros.)
 """
 
@@ -44,24 +44,26 @@ def register_operator(
     name: str,
     *,
     fake: Callable[..., Any],
-    fake_backward: Callable[..., Any],
     setup_context: SetupContext,
     backward: BackwardRule,
+    fake_backward: Callable[..., Any] | None = None,
+    keeping: str | None = None,
 ) -> None:
     """Registers the rules of `mover::<name>` and of `mover::<name>_backward`.
 
     `fake` and `fake_backward` return empty tensors of the shapes, types and strides that the kernels return.
     `setup_context(ctx, inputs, outputs)` keeps what `backward(ctx, needs, *gradients)` uses. Under autocast the
     operator runs in float32 (in float64 where its inputs are).
-    """
-    torch.library.register_fake(f"mover::{name}", fake)
-    torch.library.register_fake(f"mover::{name}_backward", fake_backward)
-    for device_type in ("cpu", "cuda"):
-        torch.library.register_autocast(f"mover::{name}", device_type, torch.float32)
-    _register_gradient(name, setup_context, backward)
 
-    def no_context(ctx: Context, inputs: tuple[Any, ...], outputs: Any) -> None:
-        pass
+    `keeping` names the operator that runs instead where a gradient is wanted: it takes the same inputs and returns the
+    outputs of this one followed by what else `setup_context` is to keep. Without `fake_backward` there is no operator
+    of the name `<name>_backward`: the rule uses another.
+    """
+    _register_forward(name, fake)
+    _register_gradient(name, setup_context, backward, keeping)
+    if fake_backward is None:
+        return
+    torch.library.register_fake(f"mover::{name}_backward", fake_backward)
 
     def no_double_backward(ctx: Context, needs: Sequence[bool], *gradients: Tensor | None) -> Gradients:
         raise RuntimeError(
@@ -69,7 +71,31 @@ def register_operator(
             "create_graph, or take the second derivative of mover.reference."
         )
 
-    _register_gradient(f"{name}_backward", no_context, no_double_backward)
+    _register_gradient(f"{name}_backward", _no_context, no_double_backward)
+
+
+def register_without_gradient(name: str, *, fake: Callable[..., Any]) -> None:
+    """Registers the rules of an operator whose outputs carry no gradient, whatever its inputs ask for."""
+    _register_forward(name, fake)
+
+    def none_differentiable(ctx: Context, inputs: tuple[Any, ...], outputs: Any) -> None:
+        ctx.mark_non_differentiable(*((outputs,) if isinstance(outputs, Tensor) else outputs))
+
+    def unreachable(ctx: Context, needs: Sequence[bool], *gradients: Tensor | None) -> Gradients:
+        raise RuntimeError(f"mover::{name} has no gradient")
+
+    _register_gradient(name, none_differentiable, unreachable)
+
+
+def _no_context(ctx: Context, inputs: tuple[Any, ...], outputs: Any) -> None:
+    pass
+
+
+def _register_forward(name: str, fake: Callable[..., Any]) -> None:
+    """What an operator needs besides its gradient: fake, autocast, a sentence where there is no kernel."""
+    torch.library.register_fake(f"mover::{name}", fake)
+    for device_type in ("cpu", "cuda"):
+        torch.library.register_autocast(f"mover::{name}", device_type, torch.float32)
     _refuse_cuda(name)
 
 
@@ -87,8 +113,12 @@ def _refuse_cuda(name: str) -> None:
     _library.impl(name, refuse, "CUDA")
 
 
-def _register_gradient(name: str, setup_context: SetupContext, backward: BackwardRule) -> None:
+def _register_gradient(
+    name: str, setup_context: SetupContext, backward: BackwardRule, keeping: str | None = None
+) -> None:
     operator = getattr(torch.ops.mover, name).default
+    recorded = getattr(torch.ops.mover, keeping).default if keeping else operator
+    outputs_count = len(operator._schema.returns)
     defaults = [argument.default_value for argument in operator._schema.arguments]
 
     def refuse_forward_mode() -> None:
@@ -97,17 +127,19 @@ def _register_gradient(name: str, setup_context: SetupContext, backward: Backwar
             "Use reverse mode: torch.autograd.grad or backward()."
         )
 
-    def below_autograd(keyset: Any, inputs: tuple[Any, ...]) -> Any:
+    def below_autograd(target: Any, keyset: Any, inputs: tuple[Any, ...]) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
-            return operator.redispatch(keyset & torch._C._after_autograd_keyset, *inputs)
+            return target.redispatch(keyset & torch._C._after_autograd_keyset, *inputs)
 
     class Gradient(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, keyset: Any, *inputs: Any) -> Any:
-            outputs = below_autograd(keyset, inputs)
+            outputs = below_autograd(recorded, keyset, inputs)
             ctx.set_materialize_grads(False)
             setup_context(ctx, inputs, outputs)
-            return outputs
+            if keeping is None:
+                return outputs
+            return outputs[0] if outputs_count == 1 else outputs[:outputs_count]
 
         @staticmethod
         def backward(ctx: Any, *gradients: Tensor | None) -> Gradients:
@@ -130,7 +162,7 @@ def _register_gradient(name: str, setup_context: SetupContext, backward: Backwar
         if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
             refuse_forward_mode()
         if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in tensors):
-            return below_autograd(keyset, inputs)
+            return below_autograd(operator, keyset, inputs)
         if torch._C._are_functorch_transforms_active():
             raise RuntimeError(
                 f"mover::{name}: torch.func.grad, vjp and jacrev are not supported. "

@@ -1,4 +1,5 @@
-"""The volume of the parallelotope that a group of vectors spans, and its weighted sum over all triples."""
+"""The volume of the parallelotope that a group of vectors spans: of stacked groups, of listed groups of unit rows, and
+summed over all triples."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,6 +28,26 @@ def volume(v: Tensor, eps: float = 0.0) -> Tensor:
     Source: MOVER, eq. 7.
     """
     return torch.ops.mover.volume(at_least_float32(v), eps)
+
+
+def group_volume(costs: Tensor, groups: Tensor) -> Tensor:
+    """Volumes of listed groups of unit rows, from their squared distances alone.
+
+    Args:
+        costs: squared distances of the unit rows of every pair of k modalities, (P, B, B), P = k(k-1)/2 in the order
+            (1,2), (1,3), ..., (1,k), (2,3), ..., (k-1,k), as `cost` or `transport` return them.
+        groups: (T, k) int64, k = 2 to 8; column m holds row numbers of modality m, 0 to B - 1. Groups may repeat.
+
+    Returns:
+        (T). Groups that are linearly dependent to working precision have the volume 0 and the gradient 0. The
+        gradient flows to the costs of the listed pairs and is summed in the order of the groups.
+
+    Raises:
+        RuntimeError: shapes, types or devices that do not fit, or a row number that no row has.
+
+    Source: MOVER, section 2.2.
+    """
+    return torch.ops.mover.group_volume(at_least_float32(costs), groups)
 
 
 def expected_volume(
@@ -82,6 +103,31 @@ register_operator(
     fake_backward=_fake_volume_backward,
     setup_context=_setup_volume,
     backward=_volume_backward,
+)
+
+
+def _fake_groups(costs: Tensor, groups: Tensor) -> Tensor:
+    return costs.new_empty((groups.shape[0],))
+
+
+def _fake_groups_backward(grad_volume: Tensor, costs: Tensor, groups: Tensor) -> Tensor:
+    return costs.new_empty(costs.shape)
+
+
+def _setup_groups(ctx: Context, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _groups_backward(ctx: Context, needs: Sequence[bool], grad_volume: Tensor) -> Gradients:
+    return torch.ops.mover.group_volume_backward(grad_volume, *ctx.saved_tensors), None
+
+
+register_operator(
+    "group_volume",
+    fake=_fake_groups,
+    fake_backward=_fake_groups_backward,
+    setup_context=_setup_groups,
+    backward=_groups_backward,
 )
 
 

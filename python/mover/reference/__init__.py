@@ -8,12 +8,13 @@ from mover.reference.cost import cost
 from mover.reference.gram import gram, logdet
 from mover.reference.scores import volume_scores
 from mover.reference.sinkhorn import plan_gradient, sinkhorn, transport, transport_value
-from mover.reference.volume import expected_volume, volume
+from mover.reference.volume import expected_volume, group_volume, volume
 
 __all__ = [
     "cost",
     "expected_volume",
     "gram",
+    "group_volume",
     "logdet",
     "plan_gradient",
     "sinkhorn",

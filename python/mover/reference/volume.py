@@ -1,4 +1,4 @@
-"""Volumes from vectors by QR, and the sum over all triples term by term."""
+"""Volumes from vectors by QR, of listed groups from their distances, and the sum over all triples term by term."""
 
 import torch
 from torch import Tensor
@@ -18,6 +18,25 @@ def volume(v: Tensor, eps: float = 0.0) -> Tensor:
     triangle = torch.linalg.qr(edges.mT).R  # (..., k, k)
     product = triangle.diagonal(dim1=-2, dim2=-1).abs().prod(-1)
     return product if eps == 0 else (product.square() + eps**2).sqrt()
+
+
+def group_volume(costs: Tensor, groups: Tensor) -> Tensor:
+    """costs (k(k-1)/2, B, B) squared distances of unit rows, groups (T, k) -> (T) float64.
+
+    det of M_rs = alpha_1r + alpha_1s - alpha_rs - alpha_1r alpha_1s, r, s >= 2: the Gram matrix less its first row and
+    column, without cancellation for close rows.
+    """
+    k = groups.shape[1]
+    alpha = costs.new_zeros((k, k, groups.shape[0]), dtype=torch.float64)  # 1 - cos
+    pairs = [(r, s) for r in range(k) for s in range(r + 1, k)]
+    for cost, (r, s) in zip(costs.double(), pairs, strict=True):
+        entries = cost[groups[:, r], groups[:, s]] / 2
+        alpha = alpha.index_put((torch.tensor([r, s]), torch.tensor([s, r])), torch.stack([entries, entries]))
+    first = alpha[0, 1:]  # (k-1, T)
+    matrix = first[:, None] + first[None] - alpha[1:, 1:] - first[:, None] * first[None]
+    square = torch.linalg.det(matrix.permute(2, 0, 1))
+    positive = square > 0
+    return torch.where(positive, torch.where(positive, square, 1).sqrt(), 0)
 
 
 def triple_volumes(c12: Tensor, c13: Tensor, c23: Tensor) -> Tensor:

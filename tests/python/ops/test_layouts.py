@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cases.operators import OPERATORS, operator, outputs_of, tensors_of, unit_rows, with_gradients
+from cases.operators import OPERATORS, map_floating, operator, outputs_of, tensors_of, unit_rows, with_gradients
 from mover import ops
 
 DTYPES = [torch.float32, torch.float64]
@@ -39,9 +39,7 @@ def test_layout_of_inputs(name, dtype, layout):
         return [*outputs, *grads]
 
     dense = with_gradients(OPERATORS[name](dtype))
-    odd = tuple(
-        layout(v.detach()).requires_grad_() if isinstance(v, torch.Tensor) and v.dim() > 0 else v for v in dense
-    )
+    odd = map_floating(lambda v: layout(v.detach()).requires_grad_() if v.dim() > 0 else v, dense)
     before = [tensor.detach().clone() for tensor in tensors_of(odd)]
     tolerance = 0 if layout is not misaligned else 16 * torch.finfo(dtype).eps  # BLAS may sum in another order
     for one, other in zip(run(odd), run(dense), strict=True):

@@ -8,8 +8,11 @@ import torch.nn.functional as F
 from torch.autograd import forward_ad
 
 from cases.operators import (
+    ALL_OPERATORS,
+    FORWARD_OPERATORS,
     OPERATORS,
     differentiable_outputs,
+    map_floating,
     operator,
     outputs_of,
     tensors_of,
@@ -22,11 +25,11 @@ DTYPES = [torch.float32, torch.float64]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", ALL_OPERATORS)
 def test_opcheck(name, dtype):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.library.opcheck(operator(name), with_gradients(OPERATORS[name](dtype)))
+        torch.library.opcheck(operator(name), with_gradients(ALL_OPERATORS[name](dtype)))
 
 
 def test_opcheck_without_marginals():
@@ -49,7 +52,11 @@ def backward_arguments(name):
         return *grads, *arguments[:4], *outputs[1:], 0.3, "float32", [False, True, False, True]
     if name == "expected_volume":
         return *grads, *arguments, [True, False, True, False, True, False]
-    if name in ("cost", "volume_scores"):
+    if name == "volume_scores":
+        anchor, others, mask, *options = arguments
+        alphas = operator("volume_scores_with_alphas")(*arguments)[1]
+        return *grads, anchor, others, mask, alphas, *options, [False, True]
+    if name == "cost":
         return *grads, *arguments, [False, True]
     return *grads, *arguments
 
@@ -59,16 +66,16 @@ def test_opcheck_backward(name):
     torch.library.opcheck(operator(f"{name}_backward"), backward_arguments(name))
 
 
-@pytest.mark.parametrize("suffix", ["", "_backward"])
-@pytest.mark.parametrize("name", OPERATORS)
-def test_fake_agrees_with_the_kernel(name, suffix):
+@pytest.mark.parametrize("name", [*ALL_OPERATORS, *(f"{name}_backward" for name in OPERATORS)])
+def test_fake_agrees_with_the_kernel(name):
     """Shape, type and strides, for inputs whose own strides are odd."""
-    arguments = backward_arguments(name) if suffix else OPERATORS[name](torch.float32)
+    forward = name.removesuffix("_backward")
+    arguments = backward_arguments(forward) if name != forward else ALL_OPERATORS[name](torch.float32)
     odd = [v.mT.contiguous().mT if isinstance(v, torch.Tensor) and v.dim() > 1 else v for v in arguments]
-    real = outputs_of(operator(name + suffix)(*odd))
+    real = outputs_of(operator(name)(*odd))
     with torch._subclasses.FakeTensorMode() as mode:
         faked = [mode.from_tensor(v) if isinstance(v, torch.Tensor) else v for v in odd]
-        fake = outputs_of(operator(name + suffix)(*faked))
+        fake = outputs_of(operator(name)(*faked))
     for one, other in zip(real, fake, strict=True):
         assert (one.shape, one.dtype, one.stride()) == (other.shape, other.dtype, other.stride())
 
@@ -89,7 +96,7 @@ def test_gradcheck(name):
         if name == "volume_scores":
             values = [F.normalize(value, dim=-1) for value in values]
         remaining = iter(values)
-        full = [next(remaining) if isinstance(value, torch.Tensor) else value for value in arguments]
+        full = map_floating(lambda _: next(remaining), arguments)
         return differentiable_outputs(name, operator(name)(*full))
 
     assert torch.autograd.gradcheck(function, tensors)
@@ -111,6 +118,16 @@ def test_an_upstream_of_any_layout(name):
         assert all(torch.equal(one, other) for one, other in zip(grads, again, strict=True))
 
 
+@pytest.mark.parametrize("name", ["volume_topk", "volume_rank"])
+def test_operators_without_a_gradient(name):
+    """They take inputs that ask for one, and what they return does not."""
+    arguments = with_gradients(FORWARD_OPERATORS[name](torch.float64))
+    outputs = outputs_of(operator(name)(*arguments))
+    assert not any(output.requires_grad for output in outputs)
+    plain = outputs_of(operator(name)(*FORWARD_OPERATORS[name](torch.float64)))
+    assert all(torch.equal(one, other) for one, other in zip(outputs, plain, strict=True))
+
+
 @pytest.mark.parametrize("name", OPERATORS)
 def test_double_backward_is_refused(name):
     arguments = with_gradients(OPERATORS[name](torch.float64))
@@ -121,9 +138,9 @@ def test_double_backward_is_refused(name):
 
 
 @pytest.mark.parametrize("requires_grad", [False, True])
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", ALL_OPERATORS)
 def test_forward_mode_is_refused(name, requires_grad):
-    arguments = OPERATORS[name](torch.float64)
+    arguments = ALL_OPERATORS[name](torch.float64)
     with forward_ad.dual_level():
         primal = arguments[0].clone().requires_grad_(requires_grad)
         dual = forward_ad.make_dual(primal, torch.ones_like(primal))
@@ -145,18 +162,18 @@ def test_function_transforms_are_refused(name, transform):
         torch.func.jvp(function, (arguments[0],), (arguments[0],))
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", ALL_OPERATORS)
 def test_autocast_runs_in_single(name):
-    single = OPERATORS[name](torch.float32)
-    half = [v.bfloat16() if isinstance(v, torch.Tensor) else v for v in single]
-    expected = operator(name)(*[v.float() if isinstance(v, torch.Tensor) else v for v in half])
+    single = ALL_OPERATORS[name](torch.float32)
+    half = map_floating(torch.Tensor.bfloat16, single)
+    expected = operator(name)(*map_floating(torch.Tensor.float, half))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         under = operator(name)(*half)
-        wide = operator(name)(*OPERATORS[name](torch.float64))
+        wide = operator(name)(*ALL_OPERATORS[name](torch.float64))
     for one, other in zip(outputs_of(under), outputs_of(expected), strict=True):
         assert one.dtype == other.dtype
         assert torch.equal(one, other)
-    assert outputs_of(wide)[0].dtype == torch.float64
+    assert outputs_of(wide)[0].dtype == (torch.int64 if name == "volume_rank" else torch.float64)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -173,12 +190,13 @@ def test_functions_raise_half_precision_to_single(dtype):
     assert ops.gram(x).dtype == ops.volume(x[:2]).dtype == torch.float32
     assert ops.logdet(torch.eye(3, dtype=dtype)).logdet.dtype == torch.float32
     assert ops.volume_scores(x, y.unsqueeze(1)).dtype == torch.float32
+    assert ops.group_volume(torch.ones(1, 2, 2, dtype=dtype), torch.zeros(3, 2).long()).dtype == torch.float32
     assert ops.expected_volume(*[torch.ones(2, 2, dtype=dtype)] * 3).dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", ALL_OPERATORS)
 def test_no_gradient_no_graph(name):
-    arguments = with_gradients(OPERATORS[name](torch.float32))
+    arguments = with_gradients(ALL_OPERATORS[name](torch.float32))
     with torch.no_grad():
         assert not any(output.requires_grad for output in outputs_of(operator(name)(*arguments)))
     with torch.inference_mode():
@@ -194,7 +212,10 @@ def step(x, y, z):
     log_volume = ops.logdet(ops.gram(group) + 1e-6 * torch.eye(3)).logdet
     return (
         ops.expected_volume(*result.cost.unbind(), result.plan[0], result.plan[1] * n)
+        + ops.group_volume(result.cost, torch.arange(n)[:, None].expand(n, 3)).mean()
         + F.cross_entropy(-scores, torch.arange(n))
+        + scores.gather(1, ops.volume_topk(x, group[:, 1:], 2).indices).sum()
+        + ops.volume_scores(x, group[:, 1:], torch.arange(2) != torch.arange(n)[:, None] % 3, score="span").mean()
         + ops.transport_value(x, y)
         + ops.sinkhorn(ops.cost(x, y)).plan.square().sum()
         + ops.volume(group, 1e-3).mean()
@@ -220,7 +241,8 @@ def test_export_with_a_dynamic_batch():
     class Step(torch.nn.Module):
         def forward(self, x, y):
             result = ops.transport(x, y, epsilon=0.2)
-            return result.plan, ops.volume_scores(x, y.unsqueeze(1)), ops.transport_value(x, y)
+            rank = ops.volume_rank(x, y.unsqueeze(1), torch.zeros(x.shape[0], dtype=torch.int64))
+            return result.plan, ops.volume_scores(x, y.unsqueeze(1)), ops.transport_value(x, y), *rank
 
     n, m = torch.export.Dim("n", min=2, max=512), torch.export.Dim("m", min=2, max=512)
     x, y = unit_rows(8, 16, dtype=torch.float32), unit_rows(9, 16, dtype=torch.float32, seed=1)
