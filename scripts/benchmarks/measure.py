@@ -19,7 +19,7 @@ import torch
 
 Run = Callable[[], Any]
 LIMIT = 4.0  # seconds: a contender whose one call takes longer is not called again, nor for larger sizes
-SECONDS, MOST = 2.0, 100  # how long each contender is timed at each size, and at most how often
+SECONDS, MOST = 1.5, 100  # how long each contender is timed at each size, and at most how often
 PEERS = ("pot", "geomloss", "ott-jax", "jax", "numpy")  # whose versions are recorded
 
 

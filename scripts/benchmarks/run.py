@@ -53,15 +53,16 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown benchmark '{unknown[0]}'; choose from {', '.join(BENCHMARKS)}")
     measure.pin_one_thread()
+    environment = measure.environment()  # before any result is written into the checkout
     for name in arguments.names or BENCHMARKS:
-        for path in write(name, arguments.quick, arguments.out):
+        for path in write(name, arguments.quick, arguments.out, environment):
             print(f"{path} written")
 
 
-def write(name: str, quick: bool, out: Path) -> list[Path]:
+def write(name: str, quick: bool, out: Path, environment: dict) -> list[Path]:
     """Runs a benchmark; returns the paths of its record and of its table."""
     command = f"scripts/bench {name}" + (" --quick" if quick else "")
-    record = {"command": command, "environment": measure.environment(), "rows": BENCHMARKS[name].run(quick)}
+    record = {"command": command, "environment": environment, "rows": BENCHMARKS[name].run(quick)}
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}-cpu.json"
     path.write_text(json.dumps(record, indent=1) + "\n")

@@ -69,7 +69,7 @@ def _no_gradient(problem: problems.Problem) -> peers.Contender:
 
 @pytest.mark.parametrize("name", [name for name in run.BENCHMARKS if name not in ("transport", "threads")])
 def test_a_benchmark_writes_a_record_and_its_table(name, tmp_path):
-    record_path, table_path = run.write(name, True, tmp_path)
+    record_path, table_path = run.write(name, True, tmp_path, measure.environment())
     record, text = json.loads(record_path.read_text()), table_path.read_text()
     assert record["command"] == f"scripts/bench {name} --quick"
     assert record["environment"]["torch"] == torch.__version__
@@ -79,7 +79,7 @@ def test_a_benchmark_writes_a_record_and_its_table(name, tmp_path):
 
 
 def test_transport_reports_errors_and_what_is_missing(tmp_path):
-    record_path, table_path = run.write("transport", True, tmp_path)
+    record_path, table_path = run.write("transport", True, tmp_path, measure.environment())
     record, text = json.loads(record_path.read_text()), table_path.read_text()
     (row,) = record["rows"]
     entries = row["contenders"]
