@@ -44,10 +44,9 @@ def run(quick: bool) -> list[dict]:
         problem = make("aligned", size, WIDTH, PAIRS, EPSILON, TOL)
         result = mover.ops.transport(problem.x, problem.y, epsilon=EPSILON, max_iter=1000, tol=TOL)
         entries, ready = _prepare(problem, too_slow)
-        for what, index in ((FORWARD, 0), (BACKWARD, 1)):
-            runs = {
-                name: contender[index] for name, contender in ready.items() if index < 1 or _has_gradient(entries[name])
-            }
+        for what, call in ((FORWARD, "plan"), (BACKWARD, "gradients")):
+            able = [name for name in ready if what == FORWARD or "no gradient" not in entries[name]]
+            runs = {name: getattr(ready[name], call) for name in able}
             for name, times in interleaved(runs).items():
                 entries[name][what] = times
                 if times["ms"] > 1e3 * LIMIT:
@@ -100,10 +99,6 @@ def _prepare(problem: Problem, too_slow: dict[str, str]) -> tuple[dict[str, dict
         if contender.compiles:
             entry["first calls, s"] = [forward_seconds, both_seconds]
     return entries, ready
-
-
-def _has_gradient(entry: dict) -> bool:
-    return "no gradient" not in entry
 
 
 def table(rows: list[dict]) -> str:
