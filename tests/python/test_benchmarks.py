@@ -128,7 +128,7 @@ def test_a_wrong_gradient_is_no_fastest_peer():
 
 def test_threads_compares_one_with_two():
     rows = threads._rows([12], [8])
-    assert {row["operation"] for row in rows} == {"transport", "scores", "triples"}
+    assert {row["operation"] for row in rows} == {"products", "transport", "scores", "triples"}
     assert all(set(row["times"]) == {"1", "2"} for row in rows)
     assert threads.table(rows).count("\n") == len(rows) + 1
     assert threads.table([]) == "This machine has one processor."
