@@ -8,31 +8,29 @@ was in use before; "plans" is the size of the three plans themselves. float32, d
 
 from __future__ import annotations
 
-import torch
 from measure import peak_mebibytes
-from torch import Tensor
-from transport import EPSILON, PAIRS, WIDTH, aligned, eager_plan, with_backward
+from peers import eager
+from problems import gradients, make, mover_plan
+from tables import table as markdown
 
-import mover.ops
+PAIRS, WIDTH, EPSILON = 3, 512, 0.1
+SIZES, QUICK = (512, 1024, 2048), (256, 512)
 
 
 def run(quick: bool) -> list[dict]:
-    """One row per batch size and number of iterations."""
+    """One row for each batch size and number of iterations."""
     rows = []
-    for size in (256, 512) if quick else (512, 1024, 2048):
-        x, y = aligned(PAIRS, size, WIDTH)
-        weight = torch.rand(PAIRS, size, size, generator=torch.Generator().manual_seed(1))
+    for size in QUICK if quick else SIZES:
+        problem = make("aligned", size, WIDTH, PAIRS, EPSILON, tol=0.0)
         for iterations in (10, 100):
-
-            def ours(a: Tensor, b: Tensor, count: int = iterations) -> Tensor:
-                return mover.ops.transport(a, b, epsilon=EPSILON, max_iter=count, tol=0.0).plan
-
-            def loop(a: Tensor, b: Tensor, count: int = iterations) -> Tensor:
-                return torch.stack([eager_plan(p, q, EPSILON, -1.0, count) for p, q in zip(a, b, strict=True)])
-
-            row = {"B": size, "iterations": iterations, "plans": PAIRS * size * size * 4 / 2**20}
-            for name, plan in {"mover": ours, "eager torch, pair loop": loop}.items():
-                row[name] = peak_mebibytes(lambda plan=plan: with_backward(plan, x, y, weight))  # type: ignore[misc]
+            plan = mover_plan(problem, tol=0.0, max_iter=iterations)
+            row = {
+                "B": size,
+                "iterations": iterations,
+                "plans": PAIRS * size * size * 4 / 2**20,
+                "mover": peak_mebibytes(lambda: gradients(plan, problem)),
+                "eager torch, pair loop": peak_mebibytes(eager.fixed(problem, iterations).gradients),
+            }
             rows.append(row)
             print("memory " + ", ".join(f"{key} {value:.0f}" for key, value in row.items()), flush=True)
     return rows
@@ -41,10 +39,5 @@ def run(quick: bool) -> list[dict]:
 def table(rows: list[dict]) -> str:
     """Markdown."""
     names = [name for name in rows[0] if name not in ("B", "iterations")]
-    lines = [
-        "| B | iterations, at most | " + " | ".join(f"{name}, MiB" for name in names) + " |",
-        "|" + "---|" * (len(names) + 2),
-    ]
-    for row in rows:
-        lines.append(f"| {row['B']} | {row['iterations']} | " + " | ".join(f"{row[name]:.0f}" for name in names) + " |")
-    return "\n".join(lines)
+    lines = [[str(row["B"]), str(row["iterations"]), *(f"{row[name]:.0f}" for name in names)] for row in rows]
+    return markdown(["B", "iterations, at most", *(f"{name}, MiB" for name in names)], lines)

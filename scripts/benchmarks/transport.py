@@ -1,158 +1,160 @@
 """Plans of three pairs to an L1 marginal error of 1e-3, forward and forward + backward of sum(plan * W).
 
-Contenders: the matrix products alone (the floor), `torch.ops.mover.transport`, log-domain Sinkhorn in eager torch
-(one pair at a time, and batched) and POT's log-domain Sinkhorn on torch tensors. All take the same epsilon, stop at the
-same error and work in float32; the eager and POT gradients are unrolled through the iterations.
-Data "aligned": y = normalise(x / 2 + n), n ~ N(0, I / d).
+"products" are the matrix products alone, the floor: x yT, and in the backward the two that gradients of x and y take.
+"mover" is `torch.ops.mover.transport`; "mover, converged" the same to the floor of float32, an L1 error of 2e-6. The
+peers are described in `scripts/benchmarks/peers`. All take the same epsilon and float32. Data "aligned":
+y = normalise(x / 2 + n), n ~ N(0, I / d), with epsilon .1 and d = 512. Beside every time stand the L1 error reached
+and the relative error of the gradient against the exact one in float64; a peer whose gradient is wrong by half or more
+is no "fastest peer" of forward + backward. "first calls" are the seconds of the first forward and the first forward +
+backward, of those that compile.
 """
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Callable
-
-import torch
-from measure import interleaved
-from torch import Tensor
+from measure import LIMIT, absent, interleaved, timed
+from peers import Contender, transport_peers
+from problems import Problem, exact_gradients, gradients, l1_error, make, mover_plan, relative_error
+from tables import digits, error, milliseconds
+from tables import table as markdown
 
 import mover.ops
 
 PAIRS, WIDTH, EPSILON, TOL = 3, 512, 0.1, 1e-3
+SIZES, QUICK = (128, 512, 1024, 2048), (128, 256)
+FORWARD, BACKWARD = "forward", "forward + backward"
+WRONG = 0.5  # relative error from which on a gradient does not count
 
 
-def aligned(pairs: int, rows: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """x, y of shape (pairs, rows, width), unit rows."""
-    generator = torch.Generator().manual_seed(seed)
-    normalise = torch.nn.functional.normalize
-    x = normalise(torch.randn(pairs, rows, width, generator=generator, dtype=torch.float64), dim=-1)
-    noise = torch.randn(pairs, rows, width, generator=generator, dtype=torch.float64) / math.sqrt(width)
-    return x.float(), normalise(0.5 * x + noise, dim=-1).float()
-
-
-def eager_plan(x: Tensor, y: Tensor, epsilon: float, tol: float, max_iter: int = 1000) -> Tensor:
-    """Log-domain Sinkhorn as one would write it in torch; x, y (..., n, d)."""
-    cost = (x.square().sum(-1)[..., :, None] + y.square().sum(-1)[..., None, :] - 2 * x @ y.mT).clamp_min(0)
-    n, m = cost.shape[-2:]
-    scaled, f, g = -cost / epsilon, None, torch.zeros_like(cost[..., 0, :])
-    for _ in range(max_iter):
-        rows = torch.logsumexp(scaled + g[..., None, :], -1)
-        if f is not None and (((f + rows).detach().exp() - 1 / n).abs().sum(-1) <= tol).all():
-            break
-        f = -math.log(n) - rows
-        g = -math.log(m) - torch.logsumexp(scaled + f[..., :, None], -2)
-    return (scaled + f[..., :, None] + g[..., None, :]).exp()
-
-
-def pot_plan(x: Tensor, y: Tensor, epsilon: float, tol: float) -> Tensor:
-    """POT's log-domain Sinkhorn. Its stopping test is the 2-norm of a marginal's error, taken every 10 iterations; the
-    threshold is set so that the L1 error is about `tol`."""
-    import ot
-
-    n, m = x.shape[-2], y.shape[-2]
-    cost = ot.dist(x, y)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return ot.bregman.sinkhorn_log(
-            torch.full((n,), 1 / n), torch.full((m,), 1 / m), cost, epsilon, stopThr=tol / math.sqrt(m), numItermax=1000
-        )
-
-
-def products(x: Tensor, y: Tensor, weight: Tensor, backward: bool) -> list[Tensor]:
-    """x yT for each pair; with `backward` also the two products of the gradient."""
-    out = []
-    for a, b, w in zip(x, y, weight, strict=True):
-        out.append(a @ b.T)
-        if backward:
-            out += [w @ b, w.T @ a]
-    return out
-
-
-def with_backward(plan: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    x, y = x.clone().requires_grad_(), y.clone().requires_grad_()
-    (plan(x, y) * weight).sum().backward()
-    assert x.grad is not None
-    return x.grad
-
-
-def run(quick: bool) -> list[dict]:
-    """One row per batch size and direction."""
-    rows = []
-    for size in (128, 256) if quick else (128, 256, 512, 1024, 2048):
-        x, y = aligned(PAIRS, size, WIDTH)
-        weight = torch.rand(PAIRS, size, size, generator=torch.Generator().manual_seed(1))
-
-        def ours(a: Tensor, b: Tensor) -> Tensor:
-            return mover.ops.transport(a, b, epsilon=EPSILON, max_iter=1000, tol=TOL).plan
-
-        def loop(a: Tensor, b: Tensor) -> Tensor:
-            return torch.stack([eager_plan(p, q, EPSILON, TOL) for p, q in zip(a, b, strict=True)])
-
-        def batched(a: Tensor, b: Tensor) -> Tensor:
-            return eager_plan(a, b, EPSILON, TOL)
-
-        def pot(a: Tensor, b: Tensor) -> Tensor:
-            return torch.stack([pot_plan(p, q, EPSILON, TOL) for p, q in zip(a, b, strict=True)])
-
-        plans = {"mover": ours, "eager torch, pair loop": loop, "eager torch, batched": batched, "POT": pot}
-        result = mover.ops.transport(x, y, epsilon=EPSILON, max_iter=1000, tol=TOL)
-        errors = {name: _l1_error(plan(x, y)) for name, plan in plans.items()}
-        for backward in (False, True):
-            contenders: dict[str, Callable[[], object]] = {
-                "products": lambda b=backward: products(x, y, weight, b)  # type: ignore[misc]
-            }
-            for name, plan in plans.items():
-                if backward:
-                    contenders[name] = lambda plan=plan: with_backward(plan, x, y, weight)  # type: ignore[misc]
-                else:
-                    contenders[name] = lambda plan=plan: plan(x, y)  # type: ignore[misc]
-            rows.append(
-                {
-                    "B": size,
-                    "d": WIDTH,
-                    "pairs": PAIRS,
-                    "epsilon": EPSILON,
-                    "data": "aligned",
-                    "what": "forward + backward" if backward else "forward",
-                    "iterations": result.n_iter.tolist(),
-                    "L1 error": errors,
-                    "times": interleaved(contenders),
-                }
-            )
-            print_row(rows[-1])
-    return rows
-
-
-def _l1_error(plan: Tensor) -> float:
-    n, m = plan.shape[-2:]
-    error = (plan.sum(-1) - 1 / n).abs().sum(-1) + (plan.sum(-2) - 1 / m).abs().sum(-1)
-    return error.max().item()
-
-
-def print_row(row: dict) -> None:
-    times = row["times"]
-    floor = times["products"]["ms"]
-    print(
-        f"transport B={row['B']} {row['what']}: "
-        + ", ".join(f"{name} {t['ms']:.1f} ms ({t['ms'] / floor:.2f}x)" for name, t in times.items()),
-        flush=True,
+def products(problem: Problem) -> Contender:
+    triples = list(zip(problem.x, problem.y, problem.weight, strict=True))
+    return Contender(
+        lambda: [a @ b.T for a, b, _ in triples], lambda: [(a @ b.T, w @ b, w.T @ a) for a, b, w in triples]
     )
 
 
-def table(rows: list[dict]) -> str:
-    """Markdown."""
-    names = list(rows[0]["times"])
-    lines = [
-        "| B | | " + " | ".join(names) + " | mover / products | fastest peer / mover |",
-        "|" + "---|" * (len(names) + 4),
-    ]
-    for row in rows:
-        times = {name: row["times"][name]["ms"] for name in names}
-        peer = min(value for name, value in times.items() if name not in ("products", "mover"))
-        cells = [f"{value:.1f} ms" for value in times.values()]
-        lines.append(
-            f"| {row['B']} | {row['what']} | "
-            + " | ".join(cells)
-            + f" | {times['mover'] / times['products']:.2f} | {peer / times['mover']:.1f} |"
+def ours(problem: Problem, tol: float) -> Contender:
+    plan = mover_plan(problem, tol)
+    return Contender(lambda: plan(problem.x, problem.y), lambda: gradients(plan, problem))
+
+
+def run(quick: bool) -> list[dict]:
+    """One row for each batch size."""
+    rows, too_slow = [], {}
+    for size in QUICK if quick else SIZES:
+        problem = make("aligned", size, WIDTH, PAIRS, EPSILON, TOL)
+        result = mover.ops.transport(problem.x, problem.y, epsilon=EPSILON, max_iter=1000, tol=TOL)
+        entries, ready = _prepare(problem, too_slow)
+        for what, call in ((FORWARD, "plan"), (BACKWARD, "gradients")):
+            able = [name for name in ready if what == FORWARD or "no gradient" not in entries[name]]
+            runs = {name: getattr(ready[name], call) for name in able}
+            for name, times in interleaved(runs).items():
+                entries[name][what] = times
+                if times["ms"] > 1e3 * LIMIT:
+                    too_slow[name] = f"one call takes {times['ms'] / 1e3:.0f} s at B = {size}"
+                print(f"transport B={size} {what}: {name} {times['ms']:.1f} ms", flush=True)
+        rows.append(
+            {
+                "B": size,
+                "d": WIDTH,
+                "pairs": PAIRS,
+                "epsilon": EPSILON,
+                "tol": TOL,
+                "data": "aligned",
+                "iterations": result.n_iter.tolist(),
+                "contenders": entries,
+            }
         )
-    return "\n".join(lines)
+    return rows
+
+
+def _prepare(problem: Problem, too_slow: dict[str, str]) -> tuple[dict[str, dict], dict[str, Contender]]:
+    """An entry of the results for every contender, and those that can run. The first calls measure errors."""
+    exact = exact_gradients(problem)
+    entries: dict[str, dict] = {"products": {}}
+    ready = {"products": products(problem)}
+    makers = {
+        "mover": lambda problem: ours(problem, TOL),
+        "mover, converged": lambda problem: ours(problem, 0.0),
+        **transport_peers(),
+    }
+    for name, maker in makers.items():
+        entry = entries[name] = {}
+        if name in too_slow:
+            entry["absent"] = too_slow[name]
+            continue
+        try:
+            contender = maker(problem)
+            forward_seconds, plan = timed(contender.plan)
+        except Exception as failure:  # a peer that fails is a line of the table, not the end of the benchmark
+            entry["absent"] = absent(failure)
+            print(f"transport B={problem.rows}: {name}: {entry['absent']}", flush=True)
+            continue
+        entry["note"], entry["L1 error"], ready[name] = contender.note, l1_error(plan), contender
+        try:
+            both_seconds, found = timed(contender.gradients)
+            entry["gradient error"] = relative_error(found, exact)
+        except Exception as failure:
+            entry["no gradient"] = absent(failure)
+            continue
+        if contender.compiles:
+            entry["first calls, s"] = [forward_seconds, both_seconds]
+    return entries, ready
+
+
+def table(rows: list[dict]) -> str:
+    """Markdown: a summary, then every contender at each batch size."""
+    parts = [_summary(rows)]
+    for row in rows:
+        iterations = ", ".join(str(count) for count in row["iterations"])
+        parts.append(f"## B = {row['B']}\n\nIterations of mover: {iterations}.\n\n{_contenders(row)}")
+    return "\n\n".join(parts)
+
+
+def _summary(rows: list[dict]) -> str:
+    lines = []
+    for row in rows:
+        for what in (FORWARD, BACKWARD):
+            times = {name: entry[what]["ms"] for name, entry in row["contenders"].items() if what in entry}
+            peers = {
+                name: ms
+                for name, ms in times.items()
+                if name != "products"
+                and not name.startswith("mover")
+                and (what == FORWARD or row["contenders"][name]["gradient error"] < WRONG)
+            }
+            fastest = min(peers, key=peers.__getitem__, default=None)
+            lines.append(
+                [
+                    str(row["B"]),
+                    what,
+                    digits(times["products"]),
+                    digits(times["mover"]),
+                    f"{times['mover'] / times['products']:.2f}",
+                    f"{fastest} {digits(peers[fastest])}" if fastest else "",
+                    f"{peers[fastest] / times['mover']:.1f}" if fastest else "",
+                ]
+            )
+    head = ["B", "", "products, ms", "mover, ms", "mover / products", "fastest peer, ms", "fastest peer / mover"]
+    return markdown(head, lines)
+
+
+def _contenders(row: dict) -> str:
+    lines = []
+    for name, entry in row["contenders"].items():
+        if "absent" in entry:
+            lines.append([name, "", "", "", "", "", entry["absent"]])
+            continue
+        first = " + ".join(f"{seconds:.1f}" for seconds in entry.get("first calls, s", ()))
+        lines.append(
+            [
+                name,
+                milliseconds(entry.get(FORWARD)),
+                milliseconds(entry.get(BACKWARD)),
+                error(entry.get("L1 error")),
+                error(entry.get("gradient error")),
+                first,
+                entry.get("no gradient", entry.get("note", "")),
+            ]
+        )
+    head = ["", "forward, ms", "forward + backward, ms", "L1 error", "gradient error", "first calls, s", "note"]
+    return markdown(head, lines)

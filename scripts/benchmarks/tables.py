@@ -1,0 +1,24 @@
+"""Markdown tables, and how their numbers are written."""
+
+from __future__ import annotations
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def milliseconds(times: dict | None) -> str:
+    """The median; "once" where a contender was too slow to be called again."""
+    if times is None:
+        return ""
+    return digits(times["ms"]) + (", once" if times["runs"] == 1 else "")
+
+
+def digits(value: float) -> str:
+    """Three digits, no exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def error(value: float | None) -> str:
+    return "" if value is None else f"{value:.1e}"
