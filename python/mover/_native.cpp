@@ -264,7 +264,7 @@ py::tuple expected_volume_backward(const Input &c12_, const Input &c13_, const I
     const mover_expected_volume_desc desc{call.dtype(), call.size("n1"), call.size("n2"), call.size("n3")};
     call.run_in_workspace(mover_expected_volume_backward_workspace_size, mover_expected_volume_backward, desc, c12, c13,
                           c23, call.optional("p12", p12, "n1 n2"), call.optional("p13", p13, "n1 n3"),
-                          call.optional("p23", p23, "n2 n3"), grad_value, grad_c12.mutable_data(),
+                          call.optional("p23", p23, "n2 n3"), grad_value, nullptr, grad_c12.mutable_data(),
                           grad_c13.mutable_data(), grad_c23.mutable_data(), grad_p12.mutable_data(),
                           grad_p13.mutable_data(), grad_p23.mutable_data());
     return py::make_tuple(grad_c12, grad_c13, grad_c23, grad_p12, grad_p13, grad_p23);
