@@ -52,7 +52,7 @@ void R(plan_gradient_take)(plan_gradient *call, mover_arena *arena) {
     gradient_task task = {.call = call};
     take(&task, &one);
     arena->overflow |= one.overflow;
-    call->slots = R(sinkhorn_is_small)(call->n, call->m) ? call->batch : mover_min(call->batch, 1);
+    call->slots = R(sinkhorn_is_small)(call->batch, call->n, call->m) ? call->batch : mover_min(call->batch, 1);
     call->slot_bytes = one.used;
     call->scratch = mover_take(arena, call->slots, (int64_t)one.used, 1);
 }
@@ -168,7 +168,7 @@ static void small_body(int64_t begin, int64_t end, void *ctx) {
 }
 
 mover_status R(plan_gradient_solve)(plan_gradient *call, const mover_exec *exec) {
-    if (R(sinkhorn_is_small)(call->n, call->m))
+    if (R(sinkhorn_is_small)(call->batch, call->n, call->m))
         return mover_run(exec, 0, call->batch, mover_grain(call->n * call->m * 32), small_body, call);
     for (int64_t p = 0; p < call->batch; p++) MOVER_TRY(solve_one(call, p, 0, exec));
     return MOVER_OK;

@@ -15,9 +15,11 @@
 
 #include "sinkhorn.h"
 
-enum { SMALL = 256 * 256 };
+/* A pass over so many elements is not worth waiting for other threads, and one of MANY is if there is one problem only.
+ */
+enum { FEW = 512 * 512, MANY = 256 * 256 };
 
-int R(sinkhorn_is_small)(int64_t n, int64_t m) { return m == 0 || n <= SMALL / m; }
+int R(sinkhorn_is_small)(int64_t batch, int64_t n, int64_t m) { return m == 0 || n <= (batch > 1 ? FEW : MANY) / m; }
 
 static void take(sinkhorn_problem *q, int has_plan, mover_arena *arena) {
     q->system = (schur_system){.n = q->n, .m = q->m};
@@ -48,7 +50,7 @@ void R(sinkhorn_take)(sinkhorn_batch *batch, int has_plan, mover_arena *arena) {
     sinkhorn_problem problem = problem_of(batch);
     take(&problem, has_plan, &one);
     arena->overflow |= one.overflow;
-    batch->slots = R(sinkhorn_is_small)(batch->n, batch->m) ? batch->batch : 1;
+    batch->slots = R(sinkhorn_is_small)(batch->batch, batch->n, batch->m) ? batch->batch : 1;
     batch->slot_bytes = one.used;
     batch->scratch = mover_take(arena, batch->slots, (int64_t)one.used, 1);
 }
@@ -274,7 +276,7 @@ static void small_body(int64_t begin, int64_t end, void *ctx) {
 
 mover_status R(sinkhorn_solve)(const sinkhorn_batch *batch, const mover_exec *exec) {
     const int64_t size = batch->n * batch->m;
-    if (batch->batch > 0 && R(sinkhorn_is_small)(batch->n, batch->m))
+    if (batch->batch > 0 && R(sinkhorn_is_small)(batch->batch, batch->n, batch->m))
         return mover_run(exec, 0, batch->batch, mover_grain(size * 32), small_body, (void *)batch);
     for (int64_t p = 0; p < batch->batch; p++)
         MOVER_TRY(R(sinkhorn_solve_one)(batch, p, 0, batch->cost + p * size, exec));

@@ -97,7 +97,7 @@ typedef struct sinkhorn_batch {
 } sinkhorn_batch;
 
 /* 1 where problems are too small to be divided among threads. */
-int R(sinkhorn_is_small)(int64_t n, int64_t m);
+int R(sinkhorn_is_small)(int64_t batch, int64_t n, int64_t m);
 
 /* Sizes and options are set. Without `has_plan`, scratch is taken in the plan's place. */
 void R(sinkhorn_take)(sinkhorn_batch *batch, int has_plan, mover_arena *arena);

@@ -28,7 +28,7 @@ static sinkhorn_batch batch_of(const mover_transport_desc *desc) {
 static mover_status solve(const mover_transport_desc *desc, const real *x, const real *y, sinkhorn_batch *batch,
                           real *cost, int keep_costs, const R(mover_cost_scratch) * scratch, const mover_exec *exec) {
     const int64_t n = desc->n, m = desc->m, d = desc->d;
-    const int small = R(sinkhorn_is_small)(n, m);
+    const int small = R(sinkhorn_is_small)(desc->batch, n, m);
     for (int64_t p = 0; p < desc->batch; p++) {
         real *cost_p = cost + (keep_costs || small ? p : 0) * n * m;
         MOVER_TRY(R(mover_cost_product)(x + p * n * d, d, y + p * m * d, d, n, m, d, 1, cost_p, m, scratch, exec));

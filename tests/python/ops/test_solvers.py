@@ -138,7 +138,7 @@ def test_costs_of_a_wide_range(epsilon, dtype, solver):
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_large_and_small_problems_are_solved_alike(solver):
-    """Problems beyond 256 x 256 are divided among threads, smaller ones solved one a thread: same bits either way."""
+    """A problem is divided among threads, several smaller ones are solved one a thread: same bits either way."""
     x, y = pair("gap", 2 * 270, 2 * 250, d=16)
     x, y = x.reshape(2, 270, 16), y.reshape(2, 250, 16)
     both = ops.transport(x, y, epsilon=0.02, max_iter=30, tol=1e-9, solver=solver)
@@ -154,3 +154,19 @@ def test_large_and_small_problems_are_solved_alike(solver):
         assert torch.equal(one.f, both.f[i])
     assert torch.equal(ops.sinkhorn(both.cost, epsilon=0.02, max_iter=30, tol=1e-9, solver=solver).plan, both.plan)
     torch.testing.assert_close(again.plan, both.plan)  # the products may be divided otherwise
+
+
+def test_a_batch_of_problems_that_are_divided_among_threads():
+    x, y = pair("gap", 2 * 515, 2 * 520, d=8)
+    x, y = x.reshape(2, 515, 8).float(), y.reshape(2, 520, 8).float()
+    both = ops.transport(x.requires_grad_(), y, epsilon=0.1, max_iter=4, tol=0.0)
+    value = ops.transport_value(x, y, epsilon=0.1, max_iter=4, tol=0.0)
+    weight = torch.rand(2, 515, 520, generator=torch.Generator().manual_seed(1))
+    (both.plan * weight).sum().backward()
+    for i in range(2):
+        alone = x[i].detach().requires_grad_()
+        one = ops.transport(alone, y[i], epsilon=0.1, max_iter=4, tol=0.0)
+        assert torch.equal(one.plan, both.plan[i])
+        assert torch.equal(ops.transport_value(alone, y[i], epsilon=0.1, max_iter=4, tol=0.0), value[i])
+        (one.plan * weight[i]).sum().backward()
+        torch.testing.assert_close(alone.grad, x.grad[i], rtol=1e-4, atol=1e-9)
