@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mover import ops
+
 Denominator = Literal["all", "negatives"]
 
 
@@ -22,8 +24,20 @@ def diagonal_cross_entropy(logits: Tensor, label_smoothing: float = 0.0, denomin
     return (torch.logsumexp(logits, dim=-1) - targets).mean(-1)
 
 
-def symmetric_cross_entropy(logits: Tensor, label_smoothing: float = 0.0, denominator: Denominator = "all") -> Tensor:
-    """The mean of `diagonal_cross_entropy` over both directions, rows and columns. (..., B, B) -> (...)."""
+def symmetric_cross_entropy(
+    scores: Tensor,
+    label_smoothing: float = 0.0,
+    denominator: Denominator = "all",
+    scale: Tensor | None = None,
+) -> Tensor:
+    """The mean of `diagonal_cross_entropy` of scale * scores over both directions. (..., B, B) -> (...).
+
+    scale is a scalar, None is 1. On a CPU it is one operator, `mover.ops.contrast`, which reads the scores twice in all;
+    torch's own functions go over them a dozen times.
+    """
+    if scores.device.type == "cpu":
+        return ops.contrast(scores, scale, label_smoothing=label_smoothing, denominator=denominator)
+    logits = scores if scale is None else scale * scores
     rows = diagonal_cross_entropy(logits, label_smoothing, denominator)
     columns = diagonal_cross_entropy(logits.mT, label_smoothing, denominator)
     return (rows + columns) / 2
