@@ -32,8 +32,8 @@ def symmetric_cross_entropy(
 ) -> Tensor:
     """The mean of `diagonal_cross_entropy` of scale * scores over both directions. (..., B, B) -> (...).
 
-    scale is a scalar, None is 1. On a CPU it is one operator, `mover.ops.contrast`, which reads the scores twice in all;
-    torch's own functions go over them a dozen times.
+    scale is a scalar, None is 1. On a CPU it is one operator, `mover.ops.contrast`, which reads the scores twice in
+    all, where torch's own functions go over them a dozen times.
     """
     if scores.device.type == "cpu":
         return ops.contrast(scores, scale, label_smoothing=label_smoothing, denominator=denominator)
