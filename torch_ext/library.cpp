@@ -45,8 +45,8 @@ STABLE_TORCH_LIBRARY(mover, m) {
           " bool[] needs) -> (Tensor value, Tensor grad_c12, Tensor grad_c13, Tensor grad_c23, Tensor grad_p12,"
           " Tensor grad_p13, Tensor grad_p23)");
 
-    // scores: every anchor against every group, and retrieval by them; volume_scores_with_alphas is what volume_scores
-    // runs where a gradient is wanted: its alphas are for the backward
+    // scores: every anchor against every group, retrieval by them, and their cross entropy; volume_scores_with_alphas
+    // is what volume_scores runs where a gradient is wanted: its alphas are for the backward
     m.def("volume_scores(Tensor anchor, Tensor others, Tensor? mask=None, str score=\"volume\","
           " str precision=\"float32\") -> Tensor");
     m.def("volume_scores_with_alphas(Tensor anchor, Tensor others, Tensor? mask=None, str score=\"volume\","
@@ -57,4 +57,8 @@ STABLE_TORCH_LIBRARY(mover, m) {
           " -> (Tensor values, Tensor indices)");
     m.def("volume_rank(Tensor anchor, Tensor others, Tensor target, Tensor? mask=None, str score=\"volume\")"
           " -> (Tensor better, Tensor tied)");
+    m.def("contrast(Tensor scores, Tensor? scale=None, float label_smoothing=0.0, str denominator=\"all\")"
+          " -> (Tensor loss, Tensor rows, Tensor columns)");
+    m.def("contrast_backward(Tensor grad_loss, Tensor scores, Tensor? scale, Tensor rows, Tensor columns,"
+          " float label_smoothing, str denominator, bool[] needs) -> (Tensor grad_scores, Tensor grad_scale)");
 }

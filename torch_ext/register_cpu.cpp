@@ -1,6 +1,7 @@
 // register_cpu.cpp: the CPU kernel of every operator.
 #include <torch/csrc/stable/library.h>
 
+#include "ops/contrast.h"
 #include "ops/cost.h"
 #include "ops/gram.h"
 #include "ops/scores.h"
@@ -31,4 +32,6 @@ STABLE_TORCH_LIBRARY_IMPL(mover, CPU, m) {
     m.impl("volume_scores_backward", TORCH_BOX(&mover_torch::volume_scores_backward));
     m.impl("volume_topk", TORCH_BOX(&mover_torch::volume_topk));
     m.impl("volume_rank", TORCH_BOX(&mover_torch::volume_rank));
+    m.impl("contrast", TORCH_BOX(&mover_torch::contrast));
+    m.impl("contrast_backward", TORCH_BOX(&mover_torch::contrast_backward));
 }

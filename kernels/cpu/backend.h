@@ -86,7 +86,15 @@
                                            void *workspace, const mover_exec *exec);                                   \
     mover_status mover_cpu_volume_rank_##S(const mover_volume_scores_desc *desc, const real *anchor,                   \
                                            const real *others, const int64_t *target, const uint8_t *mask,             \
-                                           int64_t *better, int64_t *tied, void *workspace, const mover_exec *exec);
+                                           int64_t *better, int64_t *tied, void *workspace, const mover_exec *exec);   \
+    void mover_cpu_contrast_layout_##S(const mover_contrast_desc *desc, mover_arena *arena);                           \
+    mover_status mover_cpu_contrast_forward_##S(const mover_contrast_desc *desc, const real *scores,                   \
+                                                const real *scale, real *loss, real *rows, real *columns,              \
+                                                void *workspace, const mover_exec *exec);                              \
+    void mover_cpu_contrast_backward_layout_##S(const mover_contrast_desc *desc, mover_arena *arena);                  \
+    mover_status mover_cpu_contrast_backward_##S(                                                                      \
+        const mover_contrast_desc *desc, const real *scores, const real *scale, const real *rows, const real *columns, \
+        const real *grad_loss, real *grad_scores, real *grad_scale, void *workspace, const mover_exec *exec);
 
 MOVER_CPU_DECLARE(float, f32)
 MOVER_CPU_DECLARE(double, f64)

@@ -142,7 +142,8 @@ void R(mover_cpu_ranking_layout)(const mover_volume_scores_desc *desc, mover_are
 static mover_status search(ranking_call *call, const real *anchor, const real *others, const uint8_t *mask,
                            mover_body rows_body, const mover_exec *exec) {
     score_call *groups = &call->groups;
-    MOVER_TRY(R(mover_score_prepare)(groups, anchor, others, mask, exec));
+    MOVER_TRY(R(mover_score_groups)(groups, anchor, others, mask, exec));
+    MOVER_TRY(R(mover_score_norms)(groups, exec));
     for (; call->first < groups->n; call->first += groups->strip) {
         const int64_t rows = mover_min(groups->strip, groups->n - call->first);
         MOVER_TRY(

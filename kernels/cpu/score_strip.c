@@ -133,8 +133,8 @@ static void factor_blocks(int64_t begin, int64_t end, void *ctx) {
     for (int64_t block = begin; block < end; block++) factor_block(ctx, block);
 }
 
-mover_status R(mover_score_prepare)(score_call *call, const real *anchor, const real *others, const uint8_t *mask,
-                                    const mover_exec *exec) {
+mover_status R(mover_score_groups)(score_call *call, const real *anchor, const real *others, const uint8_t *mask,
+                                   const mover_exec *exec) {
     const int64_t members = call->members, m = call->m, d = call->d;
     groups_task task = {call, others, mask};
     call->anchor = anchor;
@@ -149,13 +149,17 @@ mover_status R(mover_score_prepare)(score_call *call, const real *anchor, const 
         call->others = call->copy;
         return mover_run(exec, 0, m, mover_grain(members * d), sum_groups, &task);
     }
-    MOVER_TRY(R(mover_cost_norms)(anchor, d, call->n, d, call->norm_anchor, exec));
-    MOVER_TRY(R(mover_cost_norms)(call->others, d, call->columns, d, call->norm_others, exec));
     if (members == 1) return MOVER_OK;
     MOVER_TRY(mover_run(exec, 0, m, mover_grain(members * members * d / 2), gamma_groups, call));
     if (members == 2) return MOVER_OK;
     return mover_run(exec, 0, mover_ceil_div(m, LANES), mover_grain(LANES * members * members * members / 2),
                      factor_blocks, call);
+}
+
+mover_status R(mover_score_norms)(score_call *call, const mover_exec *exec) {
+    if (call->score == MOVER_SCORE_COSINE) return MOVER_OK;
+    MOVER_TRY(R(mover_cost_norms)(call->anchor, call->d, call->n, call->d, call->norm_anchor, exec));
+    return R(mover_cost_norms)(call->others, call->d, call->columns, call->d, call->norm_others, exec);
 }
 
 /* ---- rows of alphas to rows of scores -----------------------------------------------------------------------------

@@ -66,9 +66,12 @@ MOVER_INLINE real span_square(real alpha, real beta, real gamma, real inverse, r
 /* Takes everything but the pointers to the caller's arrays. */
 score_call R(mover_score_take)(const mover_volume_scores_desc *desc, mover_arena *arena);
 
-/* Squared norms, gammas and what else depends on the groups alone. mask is NULL unless desc->masked. */
-mover_status R(mover_score_prepare)(score_call *call, const real *anchor, const real *others, const uint8_t *mask,
-                                    const mover_exec *exec);
+/* What depends on the groups alone. mask is NULL unless desc->masked. */
+mover_status R(mover_score_groups)(score_call *call, const real *anchor, const real *others, const uint8_t *mask,
+                                   const mover_exec *exec);
+
+/* Squared norms, which mover_score_strip needs. */
+mover_status R(mover_score_norms)(score_call *call, const mover_exec *exec);
 
 /* Anchors [first, first + strip) or up to n, first a multiple of strip: scores (rows, m) and, but for the cosine, their
  * alphas (rows, m, members); of a missing member alpha is 1. With one member both may be the same array. */

@@ -15,18 +15,21 @@
 
 #include <string.h>
 
-enum { ROWS = 64, COLUMNS = 256 };
+enum { ROWS = 128, COLUMNS = 256, PANEL = 2048 /* columns of D */ };
 
 typedef struct backward_call {
     score_call groups;
     const real *alphas, *grad_scores; /* (n, m, members), (n, m) */
-    real *derivative;                 /* D (n, m, members) */
-    real *volume_slope;               /* (pairs, m): dVol/dgamma of the others alone, three and more members */
     int64_t row_blocks, column_blocks;
-    real *row_sum;    /* (column_blocks, n): shares of sum_jr D_r[i,j] */
-    real *column_sum; /* (row_blocks, m, members): shares of sum_i D_r[i,j] */
-    real *gamma_sum;  /* (row_blocks, pairs, m): shares of g_rs[j] */
-    real *product;    /* (m, members, d): D^T x, where it cannot stand in grad_others */
+    int64_t panel;       /* groups of a panel */
+    int64_t first, last; /* groups of the panel at work */
+    real *derivative;    /* (n, last - first, members) */
+    real *volume_slope;  /* (pairs, m): dVol/dgamma of the others alone, three and more members */
+    real *row_sum;       /* (column_blocks, n): shares of sum_jr D_r[i,j] */
+    real *column_sum;    /* (row_blocks, m, members): shares of sum_i D_r[i,j] */
+    real *gamma_sum;     /* (row_blocks, pairs, m): shares of g_rs[j] */
+    real *of_anchor;     /* (n, d): D y of a panel, where there are several; else NULL */
+    real *of_others;     /* (m, members, d): D^T x; grad_others itself where there is no mask */
     real *grad_anchor, *grad_others;
 } backward_call;
 
@@ -50,7 +53,8 @@ mover_status R(mover_cpu_volume_scores_forward)(const mover_volume_scores_desc *
     mover_arena arena = mover_arena_over(workspace);
     score_call call = R(mover_score_take)(desc, &arena);
     real *strip = take_strip(&call, &arena);
-    MOVER_TRY(R(mover_score_prepare)(&call, anchor, others, mask, exec));
+    MOVER_TRY(R(mover_score_groups)(&call, anchor, others, mask, exec));
+    MOVER_TRY(R(mover_score_norms)(&call, exec));
     for (int64_t first = 0; first < call.n; first += call.strip) {
         real *rows = scores + first * call.m;
         real *into = alphas ? alphas + first * call.columns : call.members == 1 ? rows : strip;
@@ -172,7 +176,7 @@ MOVER_HOT static void backward_block(const backward_call *call, int64_t i0, int6
     memset(slope_sum, 0, sizeof slope_sum);
     for (int64_t i = i0; i < i1; i++) {
         const real *alphas = call->alphas + (i * m + j0) * members, *grad = call->grad_scores + i * m + j0;
-        real *derivative = call->derivative + (i * m + j0) * members, sum = 0;
+        real *derivative = call->derivative + (i * (call->last - call->first) + j0 - call->first) * members, sum = 0;
         if (groups->present) { /* groups without members have a score of NaN and no gradient, whatever arrives */
             for (int64_t j = 0; j < width; j++) scored[j] = groups->present[j0 + j] ? grad[j] : 0;
             grad = scored;
@@ -200,9 +204,10 @@ MOVER_HOT static void backward_block(const backward_call *call, int64_t i0, int6
 
 static void backward_blocks(int64_t begin, int64_t end, void *ctx) {
     const backward_call *call = ctx;
+    const int64_t across = mover_ceil_div(call->last - call->first, COLUMNS);
     for (int64_t task = begin; task < end; task++) {
-        const int64_t i = task / call->column_blocks * ROWS, j = task % call->column_blocks * COLUMNS;
-        backward_block(call, i, mover_min(call->groups.n, i + ROWS), j, mover_min(call->groups.m, j + COLUMNS));
+        const int64_t i = task / across * ROWS, j = call->first + task % across * COLUMNS;
+        backward_block(call, i, mover_min(call->groups.n, i + ROWS), j, mover_min(call->last, j + COLUMNS));
     }
 }
 
@@ -234,18 +239,28 @@ static void slope_blocks(int64_t begin, int64_t end, void *ctx) {
 /* ---- backward: from sums and products to gradients ----------------------------------------------------------------
  */
 
-/* grad_anchor holds D y. */
+/* grad_anchor less D y of a panel; after the last panel plus the sums times x. */
 MOVER_HOT static void anchor_gradient(const backward_call *call, int64_t begin, int64_t end) {
     const int64_t d = call->groups.d;
+    const int only = !call->of_anchor, start = call->first == 0, done = call->last == call->groups.m;
     for (int64_t i = begin; i < end; i++) {
         const real *x = call->groups.anchor + i * d;
         real *grad = call->grad_anchor + i * d;
+        const real *product = only ? grad : call->of_anchor + i * d;
+        if (start) {
+            MOVER_SIMD
+            for (int64_t t = 0; t < d; t++) grad[t] = -product[t];
+        } else {
+            MOVER_SIMD
+            for (int64_t t = 0; t < d; t++) grad[t] -= product[t];
+        }
+        if (!done) continue;
         double total = 0;
         for (int64_t block = 0; block < call->column_blocks; block++)
             total += (double)call->row_sum[block * call->groups.n + i];
         const real sum = (real)total;
         MOVER_SIMD
-        for (int64_t t = 0; t < d; t++) grad[t] = sum * x[t] - grad[t];
+        for (int64_t t = 0; t < d; t++) grad[t] += sum * x[t];
     }
 }
 
@@ -253,10 +268,11 @@ MOVER_HOT static void anchor_gradient(const backward_call *call, int64_t begin, 
 MOVER_INLINE void combine_rows(int64_t count, const real *weight, const real *rows, int64_t d, const real *product,
                                real *grad) {
     MOVER_SIMD
-    for (int64_t t = 0; t < d; t++) {
-        real sum = -product[t];
-        for (int64_t s = 0; s < count; s++) sum += weight[s] * rows[s * d + t];
-        grad[t] = sum;
+    for (int64_t t = 0; t < d; t++) grad[t] = weight[0] * rows[t] - product[t];
+    for (int64_t s = 1; s < count; s++) {
+        const real share = weight[s], *row = rows + s * d;
+        MOVER_SIMD
+        for (int64_t t = 0; t < d; t++) grad[t] += share * row[t];
     }
 }
 
@@ -281,7 +297,7 @@ MOVER_HOT static void others_gradient(const backward_call *call, int64_t begin, 
                 weight[r][r] += (real)sum;
                 weight[s][s] += (real)sum;
             }
-        const real *product = call->product + j * members * d, *rows = groups->others + j * members * d;
+        const real *product = call->of_others + j * members * d, *rows = groups->others + j * members * d;
         for (int64_t r = 0; r < members; r++) {
             real *grad = call->grad_others + (j * members + (groups->place ? groups->place[j * members + r] : r)) * d;
             if (r < present)
@@ -298,19 +314,39 @@ static void others_rows(int64_t begin, int64_t end, void *ctx) { others_gradient
 static backward_call take_backward(const mover_volume_scores_desc *desc, mover_arena *arena) {
     backward_call call = {.groups = R(mover_score_take)(desc, arena)};
     const int64_t n = desc->n, m = desc->m, members = desc->k - 1, pairs = members * (members - 1) / 2;
+    call.panel = mover_min(m, mover_max(1, PANEL / members / COLUMNS) * COLUMNS);
     call.row_blocks = mover_ceil_div(n, ROWS);
     call.column_blocks = mover_ceil_div(m, COLUMNS);
-    call.derivative = mover_take(arena, n, m * members, sizeof(real));
+    call.derivative = mover_take(arena, n, call.panel * members, sizeof(real));
     call.row_sum = mover_take(arena, call.column_blocks, n, sizeof(real));
     call.column_sum = mover_take(arena, call.row_blocks, m * members, sizeof(real));
     call.gamma_sum = mover_take(arena, call.row_blocks, pairs * m, sizeof(real));
     if (members > 2) call.volume_slope = mover_take(arena, pairs, m, sizeof(real));
-    if (desc->masked) call.product = mover_take(arena, m * members, desc->d, sizeof(real));
+    if (call.panel < m) call.of_anchor = mover_take(arena, n, desc->d, sizeof(real));
+    if (desc->masked) call.of_others = mover_take(arena, m * members, desc->d, sizeof(real));
     return call;
 }
 
 void R(mover_cpu_volume_scores_backward_layout)(const mover_volume_scores_desc *desc, mover_arena *arena) {
     (void)take_backward(desc, arena);
+}
+
+/* D of groups [first, last), then its two products. */
+static mover_status backward_panel(backward_call *call, const mover_exec *exec) {
+    const score_call *groups = &call->groups;
+    const int64_t n = groups->n, d = groups->d, members = groups->members;
+    const int64_t width = call->last - call->first, columns = width * members, offset = call->first * members * d;
+    const int64_t work = members < 3 ? 8 : members * members * 4;
+    MOVER_TRY(mover_run(exec, 0, call->row_blocks * mover_ceil_div(width, COLUMNS),
+                        mover_grain(mover_min(n, ROWS) * mover_min(width, COLUMNS) * work), backward_blocks, call));
+    if (call->grad_anchor) {
+        MOVER_TRY(mover_product(exec, REAL_DTYPE, 0, 0, n, d, columns, call->derivative, columns,
+                                groups->others + offset, d, call->of_anchor ? call->of_anchor : call->grad_anchor, d));
+        MOVER_TRY(mover_run(exec, 0, n, mover_grain(d), anchor_rows, call));
+    }
+    if (!call->grad_others) return MOVER_OK;
+    return mover_product(exec, REAL_DTYPE, 1, 0, columns, d, n, call->derivative, columns, groups->anchor, d,
+                         call->of_others + offset, d);
 }
 
 mover_status R(mover_cpu_volume_scores_backward)(const mover_volume_scores_desc *desc, const real *anchor,
@@ -319,27 +355,20 @@ mover_status R(mover_cpu_volume_scores_backward)(const mover_volume_scores_desc 
                                                  void *workspace, const mover_exec *exec) {
     mover_arena arena = mover_arena_over(workspace);
     backward_call call = take_backward(desc, &arena);
-    const score_call *groups = &call.groups;
-    const int64_t n = desc->n, m = desc->m, d = desc->d, members = groups->members, columns = m * members;
+    const int64_t m = desc->m, members = desc->k - 1;
     call.alphas = alphas;
     call.grad_scores = grad_scores;
     call.grad_anchor = grad_anchor;
     call.grad_others = grad_others;
-    if (!mask) call.product = grad_others;
-    MOVER_TRY(R(mover_score_prepare)(&call.groups, anchor, others, mask, exec));
+    if (!mask) call.of_others = grad_others;
+    MOVER_TRY(R(mover_score_groups)(&call.groups, anchor, others, mask, exec));
     if (members > 2)
         MOVER_TRY(mover_run(exec, 0, mover_ceil_div(m, LANES), mover_grain(LANES * members * members * members),
                             slope_blocks, &call));
-    const int64_t work = members < 3 ? 8 : members * members * 4;
-    MOVER_TRY(mover_run(exec, 0, call.row_blocks * call.column_blocks,
-                        mover_grain(mover_min(n, ROWS) * mover_min(m, COLUMNS) * work), backward_blocks, &call));
-    if (grad_anchor) {
-        MOVER_TRY(mover_product(exec, REAL_DTYPE, 0, 0, n, d, columns, call.derivative, columns, groups->others, d,
-                                grad_anchor, d));
-        MOVER_TRY(mover_run(exec, 0, n, mover_grain(d), anchor_rows, &call));
+    for (; call.first < m; call.first += call.panel) {
+        call.last = mover_min(m, call.first + call.panel);
+        MOVER_TRY(backward_panel(&call, exec));
     }
     if (!grad_others) return MOVER_OK;
-    MOVER_TRY(
-        mover_product(exec, REAL_DTYPE, 1, 0, columns, d, n, call.derivative, columns, anchor, d, call.product, d));
-    return mover_run(exec, 0, m, mover_grain(members * members * d), others_rows, &call);
+    return mover_run(exec, 0, m, mover_grain(members * members * desc->d), others_rows, &call);
 }

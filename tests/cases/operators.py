@@ -87,6 +87,11 @@ def _span_scores(dtype: torch.dtype) -> Arguments:
     return *_anchor_and_others(dtype), _MASK, "span", "float32"
 
 
+def _contrast(dtype: torch.dtype) -> Arguments:
+    scores = unit_rows(2, 5, 5, seed=9).to(dtype)
+    return scores, torch.tensor(-4.0, dtype=dtype), 0.1, "all"
+
+
 def _volume_topk(dtype: torch.dtype) -> Arguments:
     return *_anchor_and_others(dtype), 3, _MASK, "span"
 
@@ -106,6 +111,7 @@ OPERATORS: dict[str, Callable[[torch.dtype], Arguments]] = {
     "group_volume": _group_volume,
     "expected_volume": _expected_volume,
     "volume_scores": _volume_scores,
+    "contrast": _contrast,
 }
 
 

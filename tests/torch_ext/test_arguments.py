@@ -228,6 +228,13 @@ REFUSED = {
         OTHERS,
         TARGET - 1,
     ),
+    # contrast
+    "contrast: scores must have the shape (..., B, B), got (2, 5, 6)": ("contrast", C),
+    "contrast: there must be at least one row, got scores of the shape (0, 0)": ("contrast", torch.ones(0, 0)),
+    "contrast: scale must have the shape (), got (1)": ("contrast", COSTS, torch.ones(1)),
+    "contrast: label_smoothing must be from 0 to 1, got 1.5": ("contrast", COSTS, None, 1.5),
+    "contrast: label_smoothing must be from 0 to 1, got nan": ("contrast", COSTS, None, float("nan")),
+    "contrast: denominator must be 'all' or 'negatives', got 'none'": ("contrast", COSTS, None, 0.0, "none"),
 }
 
 

@@ -46,6 +46,10 @@ SCHEMAS = {
     "-> (Tensor values, Tensor indices)",
     "volume_rank": '(Tensor anchor, Tensor others, Tensor target, Tensor? mask=None, str score="volume") '
     "-> (Tensor better, Tensor tied)",
+    "contrast": '(Tensor scores, Tensor? scale=None, float label_smoothing=0., str denominator="all") '
+    "-> (Tensor loss, Tensor rows, Tensor columns)",
+    "contrast_backward": "(Tensor grad_loss, Tensor scores, Tensor? scale, Tensor rows, Tensor columns, "
+    "float label_smoothing, str denominator, bool[] needs) -> (Tensor grad_scores, Tensor grad_scale)",
 }
 
 

@@ -474,6 +474,38 @@ MOVER_API mover_status mover_volume_rank(const mover_volume_scores_desc *desc, c
                                          const int64_t *target, const uint8_t *mask, int64_t *better, int64_t *tied,
                                          void *workspace, size_t bytes, const mover_exec *exec);
 
+/* The cross entropy of a square matrix of scores whose positives lie on the diagonal, in both directions:
+ *
+ *     L = scale * scores,   R_i = log sum_j exp L_ij,   C_j = log sum_i exp L_ij
+ *     loss = (mean_i R_i + mean_j C_j) / 2 - (1 - label_smoothing) mean_i L_ii - label_smoothing mean_ij L_ij
+ *
+ * MOVER_DENOMINATOR_NEGATIVES leaves the diagonal out of the sums of R and C. What is not finite makes the loss of its
+ * problem NaN. */
+
+typedef enum mover_denominator { MOVER_DENOMINATOR_ALL = 0, MOVER_DENOMINATOR_NEGATIVES = 1 } mover_denominator;
+
+typedef struct mover_contrast_desc {
+    mover_dtype dtype;
+    int64_t batch, n;       /* batch >= 0, n >= 1 unless the batch is empty */
+    double label_smoothing; /* 0 to 1 */
+    mover_denominator denominator;
+} mover_contrast_desc;
+
+MOVER_API mover_status mover_contrast_forward_workspace_size(const mover_contrast_desc *desc, size_t *bytes);
+MOVER_API mover_status mover_contrast_backward_workspace_size(const mover_contrast_desc *desc, size_t *bytes);
+
+/* scores (batch, n, n), scale (1) or NULL: 1 -> loss (batch), rows (batch, n) and columns (batch, n): R and C. All
+ * outputs are wanted. */
+MOVER_API mover_status mover_contrast_forward(const mover_contrast_desc *desc, const void *scores, const void *scale,
+                                              void *loss, void *rows, void *columns, void *workspace, size_t bytes,
+                                              const mover_exec *exec);
+
+/* rows and columns of the forward call, grad_loss (batch) -> grad_scores (batch, n, n), grad_scale (1) or NULL. */
+MOVER_API mover_status mover_contrast_backward(const mover_contrast_desc *desc, const void *scores, const void *scale,
+                                               const void *rows, const void *columns, const void *grad_loss,
+                                               void *grad_scores, void *grad_scale, void *workspace, size_t bytes,
+                                               const mover_exec *exec);
+
 #ifdef __cplusplus
 }
 #endif

@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mover import ops
+
 Denominator = Literal["all", "negatives"]
 
 
@@ -38,9 +40,21 @@ def diagonal_cross_entropy(
 
 
 def symmetric_cross_entropy(
-    logits: Tensor, label_smoothing: float = 0.0, denominator: Denominator = "all", usable: Tensor | None = None
+    scores: Tensor,
+    label_smoothing: float = 0.0,
+    denominator: Denominator = "all",
+    *,
+    scale: Tensor | None = None,
+    usable: Tensor | None = None,
 ) -> Tensor:
-    """The mean of `diagonal_cross_entropy` over both directions, rows and columns. (..., B, B) -> (...)."""
+    """The mean of `diagonal_cross_entropy` of scale * scores over both directions. (..., B, B) -> (...).
+
+    scale is a scalar, None is 1. With all clips usable, on a CPU, it is one operator, `mover.ops.contrast`, which reads
+    the scores once in each direction, where torch's own functions go over them a dozen times.
+    """
+    if usable is None and scores.device.type == "cpu":
+        return ops.contrast(scores, scale, label_smoothing=label_smoothing, denominator=denominator)
+    logits = scores if scale is None else scale * scores
     rows = diagonal_cross_entropy(logits, label_smoothing, denominator, usable)
     columns = diagonal_cross_entropy(logits.mT, label_smoothing, denominator, usable)
     return (rows + columns) / 2

@@ -41,9 +41,9 @@ class PairwiseLoss(nn.Module):
         first = torch.stack([clips.rows[p] for p, _ in pairs])  # (pairs, B, d)
         second = torch.stack([clips.rows[q] for _, q in pairs])
         with torch.autocast(first.device.type, enabled=False):
-            logits = first @ second.mT / self.temperature()  # (pairs, B, B)
+            cosines, scale = first @ second.mT, 1 / self.temperature()  # (pairs, B, B)
             if clips.present is None:
-                return symmetric_cross_entropy(logits, self.label_smoothing).mean()
+                return symmetric_cross_entropy(cosines, self.label_smoothing, scale=scale).mean()
             both = torch.stack([clips.present[p] & clips.present[q] for p, q in pairs])  # (pairs, B)
-            terms = symmetric_cross_entropy(logits, self.label_smoothing, usable=both)  # 0 for pairs left out
+            terms = symmetric_cross_entropy(cosines, self.label_smoothing, scale=scale, usable=both)  # 0: left out
             return terms.sum() / (both.sum(-1) >= 2).sum().clamp(min=1)

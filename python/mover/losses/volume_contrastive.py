@@ -49,7 +49,7 @@ class VolumeContrastiveLoss(nn.Module):
         anchor, others = clips.rows[0], torch.stack(clips.rows[1:], dim=1)
         if clips.present is None:
             volumes = ops.volume_scores(anchor, others)  # (B, B)
-            return symmetric_cross_entropy(-volumes / self.temperature(), self.label_smoothing, self.denominator)
+            return self._contrast(volumes)
         mask = clips.present[1:].T  # (B, k-1)
         usable = clips.present[0] & mask.any(dim=1)
         mask = mask | ~usable.unsqueeze(1)  # a group without members has no distance; it is left out below
@@ -57,4 +57,8 @@ class VolumeContrastiveLoss(nn.Module):
             scores = ops.volume_scores(anchor, others)
         else:
             scores = ops.volume_scores(anchor, others, mask, score="span")
-        return symmetric_cross_entropy(-scores / self.temperature(), self.label_smoothing, self.denominator, usable)
+        return self._contrast(scores, usable)
+
+    def _contrast(self, scores: Tensor, usable: Tensor | None = None) -> Tensor:
+        scale = -1 / self.temperature()
+        return symmetric_cross_entropy(scores, self.label_smoothing, self.denominator, scale=scale, usable=usable)

@@ -8,6 +8,7 @@ and leaves the others as they are.
 Gradients are first order and reverse mode: forward mode, `torch.func` and double backward raise RuntimeError.
 """
 
+from mover.ops.contrast import contrast
 from mover.ops.cost import cost
 from mover.ops.gram import gram, logdet
 from mover.ops.scores import volume_rank, volume_scores, volume_topk
@@ -21,6 +22,7 @@ __all__ = [
     "SinkhornResult",
     "TopkResult",
     "TransportResult",
+    "contrast",
     "cost",
     "expected_volume",
     "gram",

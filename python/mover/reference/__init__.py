@@ -4,13 +4,15 @@ They say what an operator means and serve as the oracle of the tests: short, slo
 times as torch allows, and free of C. Inputs of any float type are taken to float64.
 """
 
+from mover.reference.contrast import contrast
 from mover.reference.cost import cost
 from mover.reference.gram import gram, logdet
-from mover.reference.scores import volume_scores
+from mover.reference.scores import volume_rank, volume_scores, volume_topk
 from mover.reference.sinkhorn import plan_gradient, sinkhorn, transport, transport_value
 from mover.reference.volume import expected_volume, group_volume, volume
 
 __all__ = [
+    "contrast",
     "cost",
     "expected_volume",
     "gram",
@@ -21,5 +23,7 @@ __all__ = [
     "transport",
     "transport_value",
     "volume",
+    "volume_rank",
     "volume_scores",
+    "volume_topk",
 ]

@@ -254,9 +254,9 @@ def test_masked_cross_entropy_is_that_of_the_smaller_matrix():
     usable = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [1, 0, 1, 0, 0, 1, 1], [0, 0, 1, 0, 0, 0, 0], [0] * 7]).bool()
     for denominator in ("all", "negatives"):
         with torch.autograd.detect_anomaly(check_nan=True):  # no NaN on the way either
-            terms = symmetric_cross_entropy(logits, 0.1, denominator, usable)
+            terms = symmetric_cross_entropy(logits, 0.1, denominator, usable=usable)
             torch.autograd.grad(terms.sum(), logits)
-        values = symmetric_cross_entropy(logits, 0.1, denominator, usable)
+        values = symmetric_cross_entropy(logits, 0.1, denominator, usable=usable)
         for matrix, mask, value in zip(logits[:2], usable, values, strict=False):
             torch.testing.assert_close(value, symmetric_cross_entropy(matrix[mask][:, mask], 0.1, denominator))
         assert values[2:].tolist() == [0, 0]

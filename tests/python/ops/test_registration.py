@@ -55,6 +55,9 @@ def backward_arguments(name):
         anchor, others, mask, *options = arguments
         alphas = operator("volume_scores_with_alphas")(*arguments)[1]
         return *grads, anchor, others, mask, alphas, *options, [False, True]
+    if name == "contrast":
+        scores, scale, *options = arguments
+        return *grads, scores, scale, *outputs[1:], *options, [True, False]
     if name == "cost":
         return *grads, *arguments, [False, True]
     return *grads, *arguments
