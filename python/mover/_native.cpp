@@ -327,6 +327,40 @@ py::tuple volume_scores_backward(const Input &anchor, const Input &others, const
     return py::make_tuple(grad_anchor, grad_others);
 }
 
+mover_contrast_desc contrast_desc(const Call &call, double label_smoothing, const std::string &denominator) {
+    if (denominator != "all" && denominator != "negatives")
+        call.fail("denominator must be 'all' or 'negatives', got '", denominator, "'");
+    mover_contrast_desc desc{};
+    desc.dtype = call.dtype();
+    desc.batch = call.batch(), desc.n = call.size("B");
+    desc.label_smoothing = label_smoothing;
+    desc.denominator = denominator == "all" ? MOVER_DENOMINATOR_ALL : MOVER_DENOMINATOR_NEGATIVES;
+    return desc;
+}
+
+py::tuple contrast(const Input &scores_, const Input &scale, double label_smoothing, const std::string &denominator) {
+    Call call("contrast");
+    const void *scores = call.in("scores", scores_, "... B B"), *factor = call.optional("scale", scale, "");
+    Array loss = call.out("..."), rows = call.out("... B"), columns = call.out("... B");
+    call.run_in_workspace(mover_contrast_forward_workspace_size, mover_contrast_forward,
+                          contrast_desc(call, label_smoothing, denominator), scores, factor, loss.mutable_data(),
+                          rows.mutable_data(), columns.mutable_data());
+    return py::make_tuple(loss, rows, columns);
+}
+
+py::tuple contrast_backward(const Input &scores_, const Input &scale, const Input &rows_, const Input &columns_,
+                            const Input &grad_loss_, double label_smoothing, const std::string &denominator) {
+    Call call("contrast_backward");
+    const void *scores = call.in("scores", scores_, "... B B"), *factor = call.optional("scale", scale, "");
+    const void *rows = call.in("rows", rows_, "... B"), *columns = call.in("columns", columns_, "... B");
+    const void *grad_loss = call.in("grad_loss", grad_loss_, "...");
+    Array grad_scores = call.out("... B B"), grad_scale = call.out("");
+    call.run_in_workspace(mover_contrast_backward_workspace_size, mover_contrast_backward,
+                          contrast_desc(call, label_smoothing, denominator), scores, factor, rows, columns, grad_loss,
+                          grad_scores.mutable_data(), grad_scale.mutable_data());
+    return py::make_tuple(grad_scores, grad_scale);
+}
+
 py::tuple volume_topk(const Input &anchor, const Input &others, int64_t topk, const Input &mask,
                       const std::string &score) {
     Call call("volume_topk");
@@ -436,6 +470,14 @@ PYBIND11_MODULE(_native, module, py::mod_gil_not_used()) {
                py::arg("grad_scores"), options, score,
                "alphas of `volume_scores_with_alphas`, grad_scores (n, m) -> (grad_anchor (n, d),\n"
                "grad_others (m, k-1, d)).");
+    const auto label_smoothing = py::arg("label_smoothing") = 0.0, denominator = py::arg("denominator") = "all";
+    module.def(
+        "contrast", contrast, py::arg("scores"), py::arg("scale") = py::none(), options, label_smoothing, denominator,
+        "scores (..., B, B), positives on the diagonal; scale (), None: 1 -> (loss (...), the mean of the cross\n"
+        "entropies of rows and columns of scale * scores, rows (..., B), columns (..., B): log-sum-exps).");
+    module.def("contrast_backward", contrast_backward, py::arg("scores"), py::arg("scale"), py::arg("rows"),
+               py::arg("columns"), py::arg("grad_loss"), options, label_smoothing, denominator,
+               "rows and columns of `contrast`, grad_loss (...) -> (grad_scores (..., B, B), grad_scale ()).");
     module.def("volume_topk", volume_topk, anchor, others, py::arg("topk"), mask, options, score,
                "The best groups of every anchor, by 'volume', 'span' or 'cosine' -> (values (n, topk),\n"
                "indices (n, topk) int64), best first.");

@@ -106,6 +106,19 @@ def volume_scores_backward(
     *,
     score: str = "volume",
 ) -> tuple[Floats, Floats]: ...
+def contrast(
+    scores: ArrayLike, scale: ArrayLike | None = None, *, label_smoothing: float = 0.0, denominator: str = "all"
+) -> tuple[Floats, Floats, Floats]: ...
+def contrast_backward(
+    scores: ArrayLike,
+    scale: ArrayLike | None,
+    rows: ArrayLike,
+    columns: ArrayLike,
+    grad_loss: ArrayLike,
+    *,
+    label_smoothing: float = 0.0,
+    denominator: str = "all",
+) -> tuple[Floats, Floats]: ...
 def volume_topk(
     anchor: ArrayLike, others: ArrayLike, topk: int, mask: ArrayLike | None = None, *, score: str = "volume"
 ) -> tuple[Floats, Indices]: ...

@@ -1,8 +1,9 @@
 """The volume contrastive loss of three modalities: cross entropy of -volume / tau, forward and forward + backward.
 
 "products" are the matrix products alone, the floor. "mover" is `mover.ops.volume_scores` and `mover.ops.contrast`;
-all others take torch's cross entropy. "stacked Gram matrices" builds every 3 x 3 Gram matrix and takes determinants, as published implementations do; "closed form" is the formula of
-the 3 x 3 determinant in torch, eager and compiled (first calls: seconds of the first forward and forward + backward).
+the others take torch's cross entropy. "stacked Gram matrices" builds every 3 x 3 Gram matrix and takes determinants, as
+published implementations do; "closed form" is the formula of the 3 x 3 determinant in torch, eager and compiled (first
+calls: seconds of the first forward and forward + backward).
 float32, d = 512, random unit rows. "gradient error" is relative, against float64, of the part tangent to the unit
 sphere; "text = video" says whether the gradient is finite where every text equals its video; "arrays" is the peak
 memory of forward + backward, as a number of N x N arrays.

@@ -38,6 +38,10 @@ CALLS: dict[str, Callable[..., Arguments]] = {
     "group_volume": lambda costs, groups: ((costs, groups), {}),
     "expected_volume": lambda *costs_and_weights: (costs_and_weights, {}),
     "volume_scores": lambda anchor, others, mask, score, precision: ((anchor, others, mask), {"score": score}),
+    "contrast": lambda scores, scale, smoothing, denominator: (
+        (scores, scale),
+        {"label_smoothing": smoothing, "denominator": denominator},
+    ),
     "volume_topk": lambda *inputs_and_score: (inputs_and_score[:-1], {"score": inputs_and_score[-1]}),
 }
 CALLS["transport_value"] = CALLS["transport"]
@@ -77,6 +81,7 @@ def call_backward(name: str, dtype: torch.dtype) -> tuple[list[np.ndarray], list
         "volume_scores": lambda: native.volume_scores_backward(
             *inputs, None, native.volume_scores_with_alphas(*inputs)[1], *up
         ),
+        "contrast": lambda: native.contrast_backward(*inputs, *forward[1:], *up, label_smoothing=0.1),
         "transport_value": lambda: native.transport_value_backward(*inputs, *forward[1:], up[0], **EPSILON),
     }.get(name, lambda: getattr(native, name + "_backward")(*inputs, *up))()
     return list(result) if isinstance(result, tuple) else [result], exact
