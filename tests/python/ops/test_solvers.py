@@ -114,11 +114,24 @@ def test_the_gradient_does_not_depend_on_the_solver():
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-8 * float(one.abs().max()))
 
 
-def test_auto_takes_fewer_iterations_than_alternating_updates():
-    x, y = pair("aligned", 128, 128, d=256, seed=1)
-    plain, auto = (ops.transport(x, y, epsilon=0.1, max_iter=2000, tol=1e-6, solver=s) for s in ("sinkhorn", "auto"))
-    assert int(auto.n_iter) <= int(plain.n_iter) / 2
-    assert errors(auto.plan) <= 1e-6
+@pytest.mark.parametrize(("tol", "share"), [(1e-3, 0.7), (1e-6, 0.5)])
+def test_over_relaxation_takes_fewer_iterations(tol, share):
+    """So few remain at any time that Newton is not called for."""
+    x, y = pair("aligned", 256, 256, d=256, seed=1)
+    plain, auto = (ops.transport(x, y, epsilon=0.12, max_iter=2000, tol=tol, solver=s) for s in ("sinkhorn", "auto"))
+    assert 5 < int(auto.n_iter) <= share * int(plain.n_iter) < 120
+    assert errors(auto.plan) <= tol
+
+
+@pytest.mark.parametrize("kind", ["random", "aligned", "gap"])
+def test_auto_stops_at_its_tolerance(kind):
+    for n in (20, 50, 90):
+        for epsilon in (0.2, 0.1, 0.07, 0.05):
+            x, y = pair(kind, n, n + 7, d=48, seed=n)
+            for tol in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5):
+                result = ops.transport(x, y, epsilon=epsilon, max_iter=1000, tol=tol)
+                assert errors(result.plan) <= tol
+                assert float(result.marginal_error) == pytest.approx(errors(result.plan), rel=1e-6, abs=1e-12)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
