@@ -8,8 +8,9 @@
  *   cost      squared Euclidean distances between two sets of rows
  *   sinkhorn  entropic optimal transport for given costs; `transport` is cost and sinkhorn in one call
  *   gram      Gram matrices and their log-determinants
- *   volume    volume of the parallelotope spanned by k vectors, and its sum over all triples of three sets
- *   scores    volume of every (anchor, group of others): the contrastive matrix and the retrieval score
+ *   volume    volume of the parallelotope spanned by k vectors, of listed groups, and summed over all triples
+ *   scores    volume or span of every (anchor, group of others): the contrastive matrix, its cross entropy, and
+ *             retrieval without the matrix
  *
  * A FIRST CALL
  *
