@@ -7,7 +7,7 @@
  *
  * With `negatives` the sums leave the diagonal out. One read of the scores forward and one backward: a block of ROWS
  * rows is read for its rows and, while it is in the cache, for its columns, each block about the largest logits of its
- * own; the shares of the blocks are added in their order. exp of less than e^-80 is 0.
+ * own; the shares of the blocks are added in their order.
  */
 #include "real.h"
 

@@ -10,7 +10,7 @@
 #include "backend.h"
 #include "real.h"
 
-enum { BLOCK = 64 };
+enum { BLOCK = 64, COLUMNS = 256 };
 
 #if MOVER_REAL_BITS == 32
 enum { TILE = 128 };
@@ -209,15 +209,15 @@ mover_status R(mover_cpu_cost_forward)(const mover_cost_desc *desc, const real *
 /* ---- gradient --------------------------------------------------------------------------------------------------- */
 
 typedef struct gradient {
-    const real *grad, *rows, *product;
-    int64_t n, m, d, ldg, ld, ldp, ldo;
-    real *sums, *out, scale;
-    int add;
+    const real *summed; /* (n, m) */
+    const real *rows;   /* (count, d): x or y */
+    int64_t n, m, d;
+    real *sums, *out; /* (count), (count, d): first the product, then the gradient */
 } gradient;
 
 MOVER_HOT static void sum_rows(const gradient *task, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
-        const real *row = task->grad + i * task->ldg;
+        const real *row = task->summed + i * task->m;
         real sum = 0;
         MOVER_SIMD_SUM(sum)
         for (int64_t j = 0; j < task->m; j++) sum += row[j];
@@ -225,30 +225,26 @@ MOVER_HOT static void sum_rows(const gradient *task, int64_t begin, int64_t end)
     }
 }
 
-/* Columns [begin, end) of BLOCK each. */
+/* Columns [begin, end) of COLUMNS each. */
 MOVER_HOT static void sum_columns(const gradient *task, int64_t begin, int64_t end) {
-    const int64_t first = begin * BLOCK, last = mover_min(task->m, end * BLOCK);
+    const int64_t first = begin * COLUMNS, last = mover_min(task->m, end * COLUMNS);
     real *restrict sums = task->sums;
     for (int64_t j = first; j < last; j++) sums[j] = 0;
     for (int64_t i = 0; i < task->n; i++) {
-        const real *restrict row = task->grad + i * task->ldg;
+        const real *restrict row = task->summed + i * task->m;
         MOVER_SIMD
         for (int64_t j = first; j < last; j++) sums[j] += row[j];
     }
 }
 
-/* out = 2 scale (sums_i rows_i - product_i), overwritten or added. */
+/* out = 2 (sums_i rows_i - out) */
 MOVER_HOT static void combine_rows(const gradient *task, int64_t begin, int64_t end) {
-    const real factor = 2 * task->scale;
     for (int64_t i = begin; i < end; i++) {
-        const real *row = task->rows + i * task->ld, *product = task->product + i * task->ldp;
-        real *out = task->out + i * task->ldo;
-        const real sum = task->sums[i];
+        const real *restrict row = task->rows + i * task->d;
+        real *restrict out = task->out + i * task->d;
+        const real sum = task->summed ? task->sums[i] : 0;
         MOVER_SIMD
-        for (int64_t t = 0; t < task->d; t++) {
-            const real value = factor * (sum * row[t] - product[t]);
-            out[t] = task->add ? out[t] + value : value;
-        }
+        for (int64_t t = 0; t < task->d; t++) out[t] = 2 * (sum * row[t] - out[t]);
     }
 }
 
@@ -256,24 +252,20 @@ static void rows_body(int64_t begin, int64_t end, void *ctx) { sum_rows(ctx, beg
 static void columns_body(int64_t begin, int64_t end, void *ctx) { sum_columns(ctx, begin, end); }
 static void combine_body(int64_t begin, int64_t end, void *ctx) { combine_rows(ctx, begin, end); }
 
-mover_status R(mover_cost_gradient)(const real *x, int64_t ldx, const real *y, int64_t ldy, int64_t n, int64_t m,
-                                    int64_t d, real scale, const real *grad, int64_t ldg, real *grad_x, int64_t ldgx,
-                                    real *grad_y, int64_t ldgy, int add, real *product, real *sums,
+mover_status R(mover_cost_gradient)(const real *x, const real *y, int64_t n, int64_t m, int64_t d, const real *grad,
+                                    const real *summed, real *grad_x, real *grad_y, real *sums,
                                     const mover_exec *exec) {
     if (grad_x) {
-        real *into = add ? product : grad_x;
-        const int64_t ldp = add ? d : ldgx;
-        gradient task = {grad, x, into, n, m, d, ldg, ldx, ldp, ldgx, sums, grad_x, scale, add};
-        MOVER_TRY(mover_run(exec, 0, n, mover_grain(m), rows_body, &task));
-        MOVER_TRY(mover_product(exec, REAL_DTYPE, 0, 0, n, d, m, grad, ldg, y, ldy, into, ldp));
+        gradient task = {summed, x, n, m, d, sums, grad_x};
+        if (summed) MOVER_TRY(mover_run(exec, 0, n, mover_grain(m), rows_body, &task));
+        MOVER_TRY(mover_product(exec, REAL_DTYPE, 0, 0, n, d, m, grad, m, y, d, grad_x, d));
         MOVER_TRY(mover_run(exec, 0, n, mover_grain(d), combine_body, &task));
     }
     if (grad_y) {
-        real *into = add ? product : grad_y;
-        const int64_t ldp = add ? d : ldgy;
-        gradient task = {grad, y, into, n, m, d, ldg, ldy, ldp, ldgy, sums + n, grad_y, scale, add};
-        MOVER_TRY(mover_run(exec, 0, mover_ceil_div(m, BLOCK), mover_grain(n * BLOCK), columns_body, &task));
-        MOVER_TRY(mover_product(exec, REAL_DTYPE, 1, 0, m, d, n, grad, ldg, x, ldx, into, ldp));
+        gradient task = {summed, y, n, m, d, sums + n, grad_y};
+        if (summed)
+            MOVER_TRY(mover_run(exec, 0, mover_ceil_div(m, COLUMNS), mover_grain(n * COLUMNS), columns_body, &task));
+        MOVER_TRY(mover_product(exec, REAL_DTYPE, 1, 0, m, d, n, grad, m, x, d, grad_y, d));
         MOVER_TRY(mover_run(exec, 0, m, mover_grain(d), combine_body, &task));
     }
     return MOVER_OK;
@@ -290,8 +282,8 @@ mover_status R(mover_cpu_cost_backward)(const mover_cost_desc *desc, const real 
     const int64_t n = desc->n, m = desc->m, d = desc->d;
     real *sums = mover_take(&arena, n + m, 1, sizeof(real));
     for (int64_t b = 0; b < desc->batch; b++)
-        MOVER_TRY(R(mover_cost_gradient)(x + b * n * d, d, y + b * m * d, d, n, m, d, 1, grad_cost + b * n * m, m,
-                                         grad_x ? grad_x + b * n * d : NULL, d, grad_y ? grad_y + b * m * d : NULL, d,
-                                         0, NULL, sums, exec));
+        MOVER_TRY(R(mover_cost_gradient)(x + b * n * d, y + b * m * d, n, m, d, grad_cost + b * n * m,
+                                         grad_cost + b * n * m, grad_x ? grad_x + b * n * d : NULL,
+                                         grad_y ? grad_y + b * m * d : NULL, sums, exec));
     return MOVER_OK;
 }

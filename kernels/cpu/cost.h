@@ -40,13 +40,12 @@ enum { MOVER_COST_SPARSE = 16 };
     void mover_cost_repair_##S(const real *x, real norm_x, const real *y, int64_t ldy, const real *norm_y, int64_t m,  \
                                int64_t d, real scale, real *row);                                                      \
                                                                                                                        \
-    /* The gradient of scale * sum(D . |x - y|^2) for one problem, D (n, ldg):                                         \
-     *     grad_x = 2 scale (diag(D 1) x - D y),   grad_y = 2 scale (diag(D^T 1) y - D^T x)                            \
-     * Either may be NULL. Where `add` is not 0 they are added to, and `product` (max(n, m), d) is scratch; else they  \
-     * are overwritten and `product` may be NULL. sums (n + m) is scratch. */                                          \
-    mover_status mover_cost_gradient_##S(const real *x, int64_t ldx, const real *y, int64_t ldy, int64_t n, int64_t m, \
-                                         int64_t d, real scale, const real *grad, int64_t ldg, real *grad_x,           \
-                                         int64_t ldgx, real *grad_y, int64_t ldgy, int add, real *product, real *sums, \
+    /* The gradient of sum(D . |x - y|^2) for one problem, D (n, m):                                                   \
+     *     grad_x = 2 (diag(D 1) x - D y),   grad_y = 2 (diag(D^T 1) y - D^T x)                                        \
+     * Either may be NULL. `summed` (n, m) has the row and column sums of D: D itself, or the part of it beside one    \
+     * whose rows and columns sum to 0; NULL: they all do. sums (n + m) is scratch. */                                 \
+    mover_status mover_cost_gradient_##S(const real *x, const real *y, int64_t n, int64_t m, int64_t d,                \
+                                         const real *grad, const real *summed, real *grad_x, real *grad_y, real *sums, \
                                          const mover_exec *exec);
 
 MOVER_CPU_COST_DECLARE(double, f64)

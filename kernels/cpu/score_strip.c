@@ -238,9 +238,11 @@ static void no_score_without_members(const score_call *call, real *scores) {
 static void finish_row(const strip_task *task, int64_t i, int repair) {
     const score_call *call = task->call;
     real *alpha = task->alphas + i * call->columns, *scores = task->scores + i * call->m;
-    if (repair) R(mover_cost_repair)
-    (call->anchor + (task->first + i) * call->d, call->norm_anchor[task->first + i], call->others, call->d,
-     call->norm_others, call->columns, call->d, (real)0.5, alpha);
+    if (repair) {
+        R(mover_cost_repair)
+        (call->anchor + (task->first + i) * call->d, call->norm_anchor[task->first + i], call->others, call->d,
+         call->norm_others, call->columns, call->d, (real)0.5, alpha);
+    }
     if (call->present)
         for (int64_t j = 0; j < call->m; j++)
             for (int64_t r = call->present[j]; r < call->members; r++) alpha[j * call->members + r] = 1;

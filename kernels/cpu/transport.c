@@ -99,11 +99,12 @@ mover_status R(mover_cpu_transport_backward)(const mover_transport_desc *desc, c
         for (int64_t i = 0; grad_a && i < batch * n; i++) grad_a[i] = 0;
         for (int64_t j = 0; grad_b && j < batch * m; j++) grad_b[j] = 0;
     }
+    /* rows and columns of a plan's gradient sum to 0: constants added to its costs change nothing */
     const real *grad = grad_plan ? total : grad_cost;
     for (int64_t p = 0; p < batch; p++)
-        MOVER_TRY(R(mover_cost_gradient)(x + p * n * d, d, y + p * m * d, d, n, m, d, 1, grad + p * n * m, m,
-                                         grad_x ? grad_x + p * n * d : NULL, d, grad_y ? grad_y + p * m * d : NULL, d,
-                                         0, NULL, sums, exec));
+        MOVER_TRY(R(mover_cost_gradient)(x + p * n * d, y + p * m * d, n, m, d, grad + p * n * m,
+                                         grad_cost ? grad_cost + p * n * m : NULL, grad_x ? grad_x + p * n * d : NULL,
+                                         grad_y ? grad_y + p * m * d : NULL, sums, exec));
     return MOVER_OK;
 }
 
@@ -200,8 +201,8 @@ mover_status R(mover_cpu_transport_value_backward)(const mover_transport_desc *d
         MOVER_TRY(R(mover_cost_product)(x_p, d, y_p, d, n, m, d, 1, cost, m, &scratch, exec));
         envelope task = {desc, scaled, scaled + n, grad_value[p], cost};
         MOVER_TRY(mover_run(exec, 0, n, mover_grain(m * 4), plan_body, &task));
-        MOVER_TRY(R(mover_cost_gradient)(x_p, d, y_p, d, n, m, d, 1, cost, m, grad_x ? grad_x + p * n * d : NULL, d,
-                                         grad_y ? grad_y + p * m * d : NULL, d, 0, NULL, sums, exec));
+        MOVER_TRY(R(mover_cost_gradient)(x_p, y_p, n, m, d, cost, cost, grad_x ? grad_x + p * n * d : NULL,
+                                         grad_y ? grad_y + p * m * d : NULL, sums, exec));
     }
     return MOVER_OK;
 }

@@ -145,6 +145,18 @@ TEST(RankingErrors, NameTheFunctionAndTheArgument) {
         EXPECT_EQ(better, (std::vector<int64_t>{7, 7}));
         EXPECT_EQ(tied, better);
     }
+    const std::vector<int64_t> target = {0, 1};
+    EXPECT_FAILS(mover_volume_rank(&desc, rows.data(), rows.data(), target.data(), nullptr, better.data(), tied.data(),
+                                   workspace.data(), bytes - 1, nullptr),
+                 MOVER_ERROR_WORKSPACE, "workspace");
+    EXPECT_EQ(better, (std::vector<int64_t>{7, 7}));
+    desc.topk = 1;
+    std::vector<float> values(2, 7);
+    EXPECT_OK(mover_volume_topk_workspace_size(&desc, &bytes));
+    EXPECT_FAILS(mover_volume_topk(&desc, rows.data(), rows.data(), nullptr, values.data(), tied.data(),
+                                   workspace.data(), bytes - 1, nullptr),
+                 MOVER_ERROR_WORKSPACE, "workspace");
+    EXPECT_EQ(values, (std::vector<float>{7, 7}));
     desc.score = static_cast<mover_score>(3);
     EXPECT_FAILS(mover_volume_rank_workspace_size(&desc, &bytes), MOVER_ERROR_ARGUMENT,
                  "score must be MOVER_SCORE_VOLUME, MOVER_SCORE_SPAN or MOVER_SCORE_COSINE, got 3");

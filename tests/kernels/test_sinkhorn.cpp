@@ -334,6 +334,25 @@ TEST(SinkhornArguments, AreCheckedInSentences) {
     EXPECT_EQ(mover_sinkhorn_forward_workspace_size(nullptr, &bytes), MOVER_ERROR_ARGUMENT);
 }
 
+TEST(SinkhornArguments, ASmallWorkspaceIsRefusedAndNothingWritten) {
+    for (const mover_solver solver : {MOVER_SOLVER_SINKHORN, MOVER_SOLVER_NEWTON}) {
+        mover_sinkhorn_desc desc = describe(MOVER_FLOAT32, 1, 3, 3, .1, 0, 1);
+        desc.solver = solver;
+        size_t bytes = 0;
+        ASSERT_EQ(mover_sinkhorn_forward_workspace_size(&desc, &bytes), MOVER_OK);
+        std::vector<char> workspace(bytes);
+        const auto cost = random_cost<float>(9, 13);
+        std::vector<float> plan(9, 7), f(3, 7), g(3, 7), error(1, 7);
+        std::vector<int32_t> n_iter(1, 7);
+        EXPECT_EQ(mover_sinkhorn_forward(&desc, cost.data(), nullptr, nullptr, plan.data(), f.data(), g.data(),
+                                         n_iter.data(), error.data(), workspace.data(), bytes - 1, nullptr),
+                  MOVER_ERROR_WORKSPACE);
+        for (const auto *output : {&plan, &f, &g, &error})
+            for (const float value : *output) EXPECT_EQ(value, 7);
+        EXPECT_EQ(n_iter[0], 7);
+    }
+}
+
 TEST(SinkhornArguments, BadMassesMakeTheirProblemNaN) {
     const auto cost = random_cost<float>(2 * 9, 13);
     const auto r = solve<float>(2, 3, 3, .1, cost, {-.1f, .6f, .5f, .2f, .3f, .5f});

@@ -216,6 +216,9 @@ def step(x, y, z):
         ops.expected_volume(*result.cost.unbind(), result.plan[0], result.plan[1] * n)
         + ops.group_volume(result.cost, torch.arange(n)[:, None].expand(n, 3)).mean()
         + F.cross_entropy(-scores, torch.arange(n))
+        + ops.contrast(scores, torch.tensor(-4.0), label_smoothing=0.1)
+        + (ops.volume_rank(x, group[:, 1:], torch.arange(n)).better * scores.mean(1)).sum()
+        + ops.sinkhorn(result.cost, epsilon=0.1, solver="newton").plan.square().mean()
         + scores.gather(1, ops.volume_topk(x, group[:, 1:], 2).indices).sum()
         + ops.volume_scores(x, group[:, 1:], torch.arange(2) != torch.arange(n)[:, None] % 3, score="span").mean()
         + ops.transport_value(x, y)
@@ -229,14 +232,29 @@ def embeddings(n):
     return [unit_rows(n, 16, dtype=torch.float32, seed=seed).requires_grad_() for seed in range(3)]
 
 
-def test_compile_without_graph_breaks():
-    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
-    for n in (8, 11, 6):  # the second size makes the graph dynamic
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_compile_without_graph_breaks(dynamic):
+    compiled = torch.compile(step, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for n in (8, 11, 6):  # without `dynamic` the second size makes the graph dynamic
         inputs = embeddings(n)
         eager, traced = step(*inputs), compiled(*inputs)
         torch.testing.assert_close(traced, eager)
         for one, other in zip(torch.autograd.grad(traced, inputs), torch.autograd.grad(eager, inputs), strict=True):
             torch.testing.assert_close(one, other)
+
+
+def test_export_of_every_operator():
+    class Step(torch.nn.Module):
+        def forward(self, x, y, z):
+            return step(x, y, z)
+
+    n = torch.export.Dim("n", min=2, max=512)
+    program = torch.export.export(Step(), tuple(embeddings(8)), dynamic_shapes=({0: n}, {0: n}, {0: n}))
+    inputs = embeddings(5)
+    exported, eager = program.module()(*inputs), step(*inputs)
+    assert torch.equal(exported, eager)
+    for one, other in zip(torch.autograd.grad(exported, inputs), torch.autograd.grad(eager, inputs), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_export_with_a_dynamic_batch():
