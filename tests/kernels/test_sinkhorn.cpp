@@ -294,7 +294,7 @@ TYPED_TEST(SinkhornOf, GradientMatchesCentralDifferencesOfTheConvergedPlan) {
     for (int64_t i = 0; i < n; i++) {
         double row = 0;
         for (int64_t j = 0; j < m; j++) row += grad[i * m + j];
-        EXPECT_NEAR(row, 0, sizeof(TypeParam) == 4 ? 1e-7 : 1e-13); // row and column constants leave the plan alone
+        EXPECT_NEAR(row, 0, sizeof(TypeParam) == 4 ? 4e-7 : 1e-13); // row and column constants leave the plan alone
     }
 }
 
