@@ -1,8 +1,10 @@
 /*
  * group_volume.c: the volumes of listed groups of unit rows, from the squared distances of every pair of sets.
  *
- *     forward    volume[t] = Vol(alpha_p[t]),   alpha_p[t] = costs[p, groups[t,a], groups[t,b]] / 2,   p the pair (a,
- * b) backward   grad_costs[p, groups[t,a], groups[t,b]] += grad_volume[t] dVol/dalpha_p / 2
+ *     forward    volume[t] = Vol(alpha_p[t]),   alpha_p[t] = costs[p, groups[t,a], groups[t,b]] / 2
+ *     backward   grad_costs[p, groups[t,a], groups[t,b]] += grad_volume[t] dVol/dalpha_p / 2
+ *
+ * where p is the pair (a, b) of sets.
  *
  * k = 2, 3 are the closed forms of alpha_volume.h, k >= 4 those of lane_volume.h, all in lanes of LANES groups. The
  * backward goes through the groups in chunks: the derivatives of a chunk are made in parallel, then every pair adds its

@@ -23,8 +23,8 @@ static sinkhorn_batch batch_of(const mover_transport_desc *desc) {
                             .solver = desc->solver};
 }
 
-/* Costs and solutions of all problems; `slot_cost` holds the costs of `batch->slots` problems where the caller does not
- * want them. A problem that is divided among threads is solved while its costs are in the cache. */
+/* Costs and solutions of all problems. `cost` has room for all of them where `keep_costs` is not 0, else for
+ * `batch->slots`. A problem that is divided among threads is solved while its costs are in the cache. */
 static mover_status solve(const mover_transport_desc *desc, const real *x, const real *y, sinkhorn_batch *batch,
                           real *cost, int keep_costs, const R(mover_cost_scratch) * scratch, const mover_exec *exec) {
     const int64_t n = desc->n, m = desc->m, d = desc->d;
