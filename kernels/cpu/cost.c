@@ -39,13 +39,13 @@ R(mover_cost_scratch) R(mover_cost_take)(mover_arena *arena, int64_t n, int64_t 
 
 typedef struct norms {
     const real *rows;
-    int64_t ld, d;
+    int64_t d;
     real *norm;
 } norms;
 
 MOVER_HOT static void sum_squares(const norms *task, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
-        const real *row = task->rows + i * task->ld;
+        const real *row = task->rows + i * task->d;
         double sum = 0;
         MOVER_SIMD_SUM(sum)
         for (int64_t t = 0; t < task->d; t++) sum += (double)row[t] * (double)row[t];
@@ -55,9 +55,8 @@ MOVER_HOT static void sum_squares(const norms *task, int64_t begin, int64_t end)
 
 static void norms_body(int64_t begin, int64_t end, void *ctx) { sum_squares(ctx, begin, end); }
 
-mover_status R(mover_cost_norms)(const real *rows, int64_t ld, int64_t count, int64_t d, real *norm,
-                                 const mover_exec *exec) {
-    norms task = {rows, ld, d, norm};
+mover_status R(mover_cost_norms)(const real *rows, int64_t count, int64_t d, real *norm, const mover_exec *exec) {
+    norms task = {rows, d, norm};
     return mover_run(exec, 0, count, mover_grain(d), norms_body, &task);
 }
 
@@ -65,9 +64,8 @@ mover_status R(mover_cost_norms)(const real *rows, int64_t ld, int64_t count, in
 
 typedef struct distances {
     const real *x, *y;
-    int64_t ldx, ldy, n, m, d;
+    int64_t n, m, d;
     real scale, *out;
-    int64_t ldo;
     const R(mover_cost_scratch) * scratch;
 } distances;
 
@@ -84,12 +82,12 @@ MOVER_INLINE int64_t row_from_products(real norm_x, const real *restrict norm_y,
     return near;
 }
 
-MOVER_INLINE void repair_row(const real *restrict x, real norm_x, const real *y, int64_t ldy, const real *norm_y,
-                             int64_t m, int64_t d, real scale, real *row) {
+MOVER_INLINE void repair_row(const real *restrict x, real norm_x, const real *y, const real *norm_y, int64_t m,
+                             int64_t d, real scale, real *row) {
     const real threshold = NEAR * scale;
     for (int64_t j = 0; j < m; j++) {
         if (!(row[j] <= threshold * (norm_x + norm_y[j]))) continue;
-        const real *restrict other = y + j * ldy;
+        const real *restrict other = y + j * d;
         double sum = 0;
         MOVER_SIMD_SUM(sum)
         for (int64_t t = 0; t < d; t++) {
@@ -104,18 +102,18 @@ MOVER_HOT static int64_t hot_row(real norm_x, const real *norm_y, int64_t m, rea
     return row_from_products(norm_x, norm_y, m, scale, row);
 }
 
-MOVER_HOT static void hot_repair(const real *x, real norm_x, const real *y, int64_t ldy, const real *norm_y, int64_t m,
-                                 int64_t d, real scale, real *row) {
-    repair_row(x, norm_x, y, ldy, norm_y, m, d, scale, row);
+MOVER_HOT static void hot_repair(const real *x, real norm_x, const real *y, const real *norm_y, int64_t m, int64_t d,
+                                 real scale, real *row) {
+    repair_row(x, norm_x, y, norm_y, m, d, scale, row);
 }
 
 int64_t R(mover_cost_row)(real norm_x, const real *norm_y, int64_t m, real scale, real *row) {
     return hot_row(norm_x, norm_y, m, scale, row);
 }
 
-void R(mover_cost_repair)(const real *x, real norm_x, const real *y, int64_t ldy, const real *norm_y, int64_t m,
-                          int64_t d, real scale, real *row) {
-    hot_repair(x, norm_x, y, ldy, norm_y, m, d, scale, row);
+void R(mover_cost_repair)(const real *x, real norm_x, const real *y, const real *norm_y, int64_t m, int64_t d,
+                          real scale, real *row) {
+    hot_repair(x, norm_x, y, norm_y, m, d, scale, row);
 }
 
 /* Products to distances, in place; counts the near ones of each block. */
@@ -124,7 +122,7 @@ MOVER_HOT static void distances_from_products(const distances *task, int64_t beg
         int64_t near = 0;
         for (int64_t i = block * BLOCK; i < mover_min(task->n, (block + 1) * BLOCK); i++)
             near += row_from_products(task->scratch->norm_x[i], task->scratch->norm_y, task->m, task->scale,
-                                      task->out + i * task->ldo);
+                                      task->out + i * task->m);
         task->scratch->near[block] = near;
     }
 }
@@ -134,8 +132,8 @@ MOVER_HOT static void repair_near(const distances *task, int64_t begin, int64_t 
     for (int64_t block = begin; block < end; block++) {
         if (task->scratch->near[block] == 0) continue;
         for (int64_t i = block * BLOCK; i < mover_min(task->n, (block + 1) * BLOCK); i++)
-            repair_row(task->x + i * task->ldx, task->scratch->norm_x[i], task->y, task->ldy, task->scratch->norm_y,
-                       task->m, task->d, task->scale, task->out + i * task->ldo);
+            repair_row(task->x + i * task->d, task->scratch->norm_x[i], task->y, task->scratch->norm_y, task->m,
+                       task->d, task->scale, task->out + i * task->m);
     }
 }
 
@@ -143,43 +141,39 @@ static void distances_body(int64_t begin, int64_t end, void *ctx) { distances_fr
 static void repair_body(int64_t begin, int64_t end, void *ctx) { repair_near(ctx, begin, end); }
 
 #if MOVER_REAL_BITS == 32
-static void widen(const float *rows, int64_t ld, int64_t count, int64_t d, double *wide) {
-    for (int64_t i = 0; i < count; i++)
-        for (int64_t t = 0; t < d; t++) wide[i * d + t] = (double)rows[i * ld + t];
+static void widen(const float *rows, int64_t count, double *wide) {
+    for (int64_t q = 0; q < count; q++) wide[q] = (double)rows[q];
 }
 
 static mover_status distances_in_double(const distances *task, const mover_exec *exec) {
     const R(mover_cost_scratch) *scratch = task->scratch;
-    widen(task->y, task->ldy, task->m, task->d, scratch->y);
+    widen(task->y, task->m * task->d, scratch->y);
     for (int64_t first = 0; first < task->n; first += TILE) {
         const int64_t rows = mover_min(TILE, task->n - first);
-        widen(task->x + first * task->ldx, task->ldx, rows, task->d, scratch->tile_x);
-        MOVER_TRY(mover_cost_product_f64(scratch->tile_x, task->d, scratch->y, task->d, rows, task->m, task->d,
-                                         (double)task->scale, scratch->tile_cost, task->m, &scratch->in_double, exec));
-        for (int64_t i = 0; i < rows; i++)
-            for (int64_t j = 0; j < task->m; j++)
-                task->out[(first + i) * task->ldo + j] = (float)scratch->tile_cost[i * task->m + j];
+        widen(task->x + first * task->d, rows * task->d, scratch->tile_x);
+        MOVER_TRY(mover_cost_product_f64(scratch->tile_x, scratch->y, rows, task->m, task->d, (double)task->scale,
+                                         scratch->tile_cost, &scratch->in_double, exec));
+        float *out = task->out + first * task->m;
+        for (int64_t q = 0; q < rows * task->m; q++) out[q] = (float)scratch->tile_cost[q];
     }
     return MOVER_OK;
 }
 
-mover_status mover_cost_in_double(const float *x, int64_t ldx, const float *y, int64_t ldy, int64_t n, int64_t m,
-                                  int64_t d, float scale, float *out, int64_t ldo,
-                                  const mover_cost_scratch_f32 *scratch, const mover_exec *exec) {
-    const distances task = {x, y, ldx, ldy, n, m, d, scale, out, ldo, scratch};
+mover_status mover_cost_in_double(const float *x, const float *y, int64_t n, int64_t m, int64_t d, float scale,
+                                  float *out, const mover_cost_scratch_f32 *scratch, const mover_exec *exec) {
+    const distances task = {x, y, n, m, d, scale, out, scratch};
     return distances_in_double(&task, exec);
 }
 #endif
 
-mover_status R(mover_cost_product)(const real *x, int64_t ldx, const real *y, int64_t ldy, int64_t n, int64_t m,
-                                   int64_t d, real scale, real *out, int64_t ldo, const R(mover_cost_scratch) * scratch,
-                                   const mover_exec *exec) {
+mover_status R(mover_cost_product)(const real *x, const real *y, int64_t n, int64_t m, int64_t d, real scale, real *out,
+                                   const R(mover_cost_scratch) * scratch, const mover_exec *exec) {
     if (n == 0 || m == 0) return MOVER_OK;
-    distances task = {x, y, ldx, ldy, n, m, d, scale, out, ldo, scratch};
+    distances task = {x, y, n, m, d, scale, out, scratch};
     const int64_t blocks = mover_ceil_div(n, BLOCK);
-    MOVER_TRY(R(mover_cost_norms)(x, ldx, n, d, scratch->norm_x, exec));
-    MOVER_TRY(R(mover_cost_norms)(y, ldy, m, d, scratch->norm_y, exec));
-    MOVER_TRY(mover_product(exec, REAL_DTYPE, 0, 1, n, m, d, x, ldx, y, ldy, out, ldo));
+    MOVER_TRY(R(mover_cost_norms)(x, n, d, scratch->norm_x, exec));
+    MOVER_TRY(R(mover_cost_norms)(y, m, d, scratch->norm_y, exec));
+    MOVER_TRY(mover_product(exec, REAL_DTYPE, 0, 1, n, m, d, x, d, y, d, out, m));
     MOVER_TRY(mover_run(exec, 0, blocks, mover_grain(BLOCK * m), distances_body, &task));
 
     int64_t near = 0;
@@ -201,9 +195,36 @@ mover_status R(mover_cpu_cost_forward)(const mover_cost_desc *desc, const real *
     const int64_t n = desc->n, m = desc->m, d = desc->d;
     const R(mover_cost_scratch) scratch = R(mover_cost_take)(&arena, n, m, d);
     for (int64_t b = 0; b < desc->batch; b++)
-        MOVER_TRY(
-            R(mover_cost_product)(x + b * n * d, d, y + b * m * d, d, n, m, d, 1, cost + b * n * m, m, &scratch, exec));
+        MOVER_TRY(R(mover_cost_product)(x + b * n * d, y + b * m * d, n, m, d, 1, cost + b * n * m, &scratch, exec));
     return MOVER_OK;
+}
+
+/* ---- column sums ------------------------------------------------------------------------------------------------ */
+
+typedef struct column_sums {
+    const real *matrix;
+    int64_t n, stride, m;
+    real *sums;
+} column_sums;
+
+/* Chunks [begin, end) of COLUMNS columns. */
+MOVER_HOT static void sum_columns(const column_sums *task, int64_t begin, int64_t end) {
+    const int64_t first = begin * COLUMNS, last = mover_min(task->m, end * COLUMNS);
+    real *restrict sums = task->sums;
+    for (int64_t j = first; j < last; j++) sums[j] = 0;
+    for (int64_t i = 0; i < task->n; i++) {
+        const real *restrict row = task->matrix + i * task->stride;
+        MOVER_SIMD
+        for (int64_t j = first; j < last; j++) sums[j] += row[j];
+    }
+}
+
+static void columns_body(int64_t begin, int64_t end, void *ctx) { sum_columns(ctx, begin, end); }
+
+mover_status R(mover_cost_column_sums)(const real *matrix, int64_t n, int64_t stride, int64_t m, real *sums,
+                                       const mover_exec *exec) {
+    column_sums task = {matrix, n, stride, m, sums};
+    return mover_run(exec, 0, mover_ceil_div(m, COLUMNS), mover_grain(n * COLUMNS / 4), columns_body, &task);
 }
 
 /* ---- gradient --------------------------------------------------------------------------------------------------- */
@@ -225,18 +246,6 @@ MOVER_HOT static void sum_rows(const gradient *task, int64_t begin, int64_t end)
     }
 }
 
-/* Columns [begin, end) of COLUMNS each. */
-MOVER_HOT static void sum_columns(const gradient *task, int64_t begin, int64_t end) {
-    const int64_t first = begin * COLUMNS, last = mover_min(task->m, end * COLUMNS);
-    real *restrict sums = task->sums;
-    for (int64_t j = first; j < last; j++) sums[j] = 0;
-    for (int64_t i = 0; i < task->n; i++) {
-        const real *restrict row = task->summed + i * task->m;
-        MOVER_SIMD
-        for (int64_t j = first; j < last; j++) sums[j] += row[j];
-    }
-}
-
 /* out = 2 (sums_i rows_i - out) */
 MOVER_HOT static void combine_rows(const gradient *task, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
@@ -249,7 +258,6 @@ MOVER_HOT static void combine_rows(const gradient *task, int64_t begin, int64_t 
 }
 
 static void rows_body(int64_t begin, int64_t end, void *ctx) { sum_rows(ctx, begin, end); }
-static void columns_body(int64_t begin, int64_t end, void *ctx) { sum_columns(ctx, begin, end); }
 static void combine_body(int64_t begin, int64_t end, void *ctx) { combine_rows(ctx, begin, end); }
 
 mover_status R(mover_cost_gradient)(const real *x, const real *y, int64_t n, int64_t m, int64_t d, const real *grad,
@@ -263,8 +271,7 @@ mover_status R(mover_cost_gradient)(const real *x, const real *y, int64_t n, int
     }
     if (grad_y) {
         gradient task = {summed, y, n, m, d, sums + n, grad_y};
-        if (summed)
-            MOVER_TRY(mover_run(exec, 0, mover_ceil_div(m, COLUMNS), mover_grain(n * COLUMNS), columns_body, &task));
+        if (summed) MOVER_TRY(R(mover_cost_column_sums)(summed, n, m, m, task.sums, exec));
         MOVER_TRY(mover_product(exec, REAL_DTYPE, 1, 0, m, d, n, grad, m, x, d, grad_y, d));
         MOVER_TRY(mover_run(exec, 0, m, mover_grain(d), combine_body, &task));
     }

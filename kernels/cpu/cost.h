@@ -25,20 +25,22 @@ enum { MOVER_COST_SPARSE = 16 };
 #define MOVER_CPU_COST_DECLARE(real, S)                                                                                \
     mover_cost_scratch_##S mover_cost_take_##S(mover_arena *arena, int64_t n, int64_t m, int64_t d);                   \
                                                                                                                        \
-    /* out[i*ldo + j] = scale * |x_i - y_j|^2 for one problem; x_i = x + i*ldx, y_j = y + j*ldy, rows of width d.      \
-     * Accurate to the last digits however close the rows are. Not finite where a row is not. */                       \
-    mover_status mover_cost_product_##S(const real *x, int64_t ldx, const real *y, int64_t ldy, int64_t n, int64_t m,  \
-                                        int64_t d, real scale, real *out, int64_t ldo,                                 \
-                                        const mover_cost_scratch_##S *scratch, const mover_exec *exec);                \
+    /* out (n, m) = scale * |x_i - y_j|^2 for one problem, x (n, d), y (m, d). Accurate to the last digits however     \
+     * close the rows are. Not finite where a row is not. */                                                           \
+    mover_status mover_cost_product_##S(const real *x, const real *y, int64_t n, int64_t m, int64_t d, real scale,     \
+                                        real *out, const mover_cost_scratch_##S *scratch, const mover_exec *exec);     \
                                                                                                                        \
     /* The same in pieces, for callers that go on with a row while it is in the cache: squared norms of rows; a row of \
      * products x_i.y_j to scale * |x_i - y_j|^2, in place, which returns how many entries are near; and those again   \
      * from differences. */                                                                                            \
-    mover_status mover_cost_norms_##S(const real *rows, int64_t ld, int64_t count, int64_t d, real *norm,              \
-                                      const mover_exec *exec);                                                         \
+    mover_status mover_cost_norms_##S(const real *rows, int64_t count, int64_t d, real *norm, const mover_exec *exec); \
     int64_t mover_cost_row_##S(real norm_x, const real *norm_y, int64_t m, real scale, real *row);                     \
-    void mover_cost_repair_##S(const real *x, real norm_x, const real *y, int64_t ldy, const real *norm_y, int64_t m,  \
-                               int64_t d, real scale, real *row);                                                      \
+    void mover_cost_repair_##S(const real *x, real norm_x, const real *y, const real *norm_y, int64_t m, int64_t d,    \
+                               real scale, real *row);                                                                 \
+                                                                                                                       \
+    /* sums[j] = sum_i matrix[i*stride + j], i < n, j < m, in the order of the rows. */                                \
+    mover_status mover_cost_column_sums_##S(const real *matrix, int64_t n, int64_t stride, int64_t m, real *sums,      \
+                                            const mover_exec *exec);                                                   \
                                                                                                                        \
     /* The gradient of sum(D . |x - y|^2) for one problem, D (n, m):                                                   \
      *     grad_x = 2 (diag(D 1) x - D y),   grad_y = 2 (diag(D^T 1) y - D^T x)                                        \
@@ -52,8 +54,7 @@ MOVER_CPU_COST_DECLARE(double, f64)
 MOVER_CPU_COST_DECLARE(float, f32)
 
 /* mover_cost_product_f32 with all products in double, whose norm_x, norm_y and near it does not use. */
-mover_status mover_cost_in_double(const float *x, int64_t ldx, const float *y, int64_t ldy, int64_t n, int64_t m,
-                                  int64_t d, float scale, float *out, int64_t ldo,
-                                  const mover_cost_scratch_f32 *scratch, const mover_exec *exec);
+mover_status mover_cost_in_double(const float *x, const float *y, int64_t n, int64_t m, int64_t d, float scale,
+                                  float *out, const mover_cost_scratch_f32 *scratch, const mover_exec *exec);
 
 #endif

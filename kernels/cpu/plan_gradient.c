@@ -13,6 +13,7 @@
  * Rows or columns without mass take u_i = 0 or v_j = 0.
  */
 #include "backend.h"
+#include "cost.h"
 #include "real.h"
 
 #include "sinkhorn.h"
@@ -95,7 +96,7 @@ static mover_status add_sums(gradient_task *task, double *scale, const mover_exe
     const int64_t n = task->call->n, m = task->call->m, blocks = task->system.blocks;
     real *const into[SUMS] = {task->system.column_sum, task->t, task->system.residual, task->system.diagonal};
     for (int64_t which = 0; which < SUMS; which++)
-        MOVER_TRY(R(schur_add_blocks)(task->sums + which * m, blocks, SUMS * m, m, into[which], exec));
+        MOVER_TRY(R(mover_cost_column_sums)(task->sums + which * m, blocks, SUMS * m, m, into[which], exec));
     double square = 0;
     for (int64_t i = 0; i < n; i++) square += (double)task->s[i] * (double)task->s[i];
     for (int64_t j = 0; j < m; j++) square += (double)task->t[j] * (double)task->t[j];

@@ -16,6 +16,7 @@
  * Work is divided into blocks of rows; their column sums are added in order, so results do not depend on the threads.
  */
 #include "backend.h"
+#include "cost.h"
 #include "real.h"
 
 #include "exponential.h"
@@ -148,8 +149,8 @@ mover_status R(sinkhorn_refresh)(sinkhorn_problem *q, int by_scales, const mover
     for (int64_t block = 0; block < blocks; block++)
         if (q->part[block] > 0) q->finite = 0;
     q->started = 1;
-    if (q->want_diagonal) MOVER_TRY(R(schur_add_blocks)(q->diagonal, blocks, m, m, q->system.diagonal, exec));
-    return R(schur_add_blocks)(q->system.partial, blocks, m, m, q->system.column_sum, exec);
+    if (q->want_diagonal) MOVER_TRY(R(mover_cost_column_sums)(q->diagonal, blocks, m, m, q->system.diagonal, exec));
+    return R(mover_cost_column_sums)(q->system.partial, blocks, m, m, q->system.column_sum, exec);
 }
 
 /* ---- an iteration of multiply-adds --------------------------------------------------------------------------------
@@ -226,7 +227,7 @@ mover_status R(sinkhorn_scale_rows)(sinkhorn_problem *q, double *error, const mo
     MOVER_TRY(mover_run(exec, 0, blocks, mover_grain(SINKHORN_BLOCK * m), scale_body, q));
     *error = 0;
     for (int64_t block = 0; block < blocks; block++) *error += q->part[block];
-    return R(schur_add_blocks)(q->system.partial, blocks, m, m, q->system.column_sum, exec);
+    return R(mover_cost_column_sums)(q->system.partial, blocks, m, m, q->system.column_sum, exec);
 }
 
 /* ---- columns ------------------------------------------------------------------------------------------------------

@@ -10,11 +10,12 @@
  * one read of P a step. Jacobi preconditioner; the constant, which is its null vector, is taken out of the residual.
  */
 #include "backend.h"
+#include "cost.h"
 #include "real.h"
 
 #include "sinkhorn.h"
 
-enum { TOGETHER = 4 /* rows in one sweep over the columns */, COLUMNS = 256 };
+enum { TOGETHER = 4 /* rows in one sweep over the columns */ };
 
 void R(schur_take)(schur_system *s, mover_arena *arena) {
     s->blocks = mover_ceil_div(s->n, SINKHORN_BLOCK);
@@ -25,34 +26,6 @@ void R(schur_take)(schur_system *s, mover_arena *arena) {
     s->direction = mover_take(arena, s->m, 1, sizeof(real));
     s->product = mover_take(arena, s->m, 1, sizeof(real));
     s->partial = mover_take(arena, s->blocks, s->m, sizeof(real));
-}
-
-/* ---- sums over blocks -------------------------------------------------------------------------------------------- */
-
-typedef struct block_sum {
-    const real *partial;
-    int64_t blocks, stride, m;
-    real *sum;
-} block_sum;
-
-/* Chunks of COLUMNS columns. */
-MOVER_HOT static void add_chunks(const block_sum *task, int64_t begin, int64_t end) {
-    const int64_t first = begin * COLUMNS, last = mover_min(task->m, end * COLUMNS);
-    real *restrict sum = task->sum;
-    for (int64_t j = first; j < last; j++) sum[j] = 0;
-    for (int64_t block = 0; block < task->blocks; block++) {
-        const real *restrict part = task->partial + block * task->stride;
-        MOVER_SIMD
-        for (int64_t j = first; j < last; j++) sum[j] += part[j];
-    }
-}
-
-static void add_body(int64_t begin, int64_t end, void *ctx) { add_chunks(ctx, begin, end); }
-
-mover_status R(schur_add_blocks)(const real *partial, int64_t blocks, int64_t stride, int64_t m, real *sum,
-                                 const mover_exec *exec) {
-    block_sum task = {partial, blocks, stride, m, sum};
-    return mover_run(exec, 0, mover_ceil_div(m, COLUMNS), mover_grain(blocks * COLUMNS / 4), add_body, &task);
 }
 
 /* ---- the operator ----------------------------------------------------------------------------------------------- */
@@ -152,7 +125,7 @@ mover_status R(schur_solve)(schur_system *s, double tolerance, int steps, const 
     double rho = precondition(s, s->direction);
     for (int step = 0; step < steps && sqrt(dot(s->residual, s->residual, m)) > tolerance && rho > 0; step++) {
         MOVER_TRY(mover_run(exec, 0, s->blocks, mover_grain(SINKHORN_BLOCK * m), apply_body, s));
-        MOVER_TRY(R(schur_add_blocks)(s->partial, s->blocks, m, m, s->product, exec));
+        MOVER_TRY(R(mover_cost_column_sums)(s->partial, s->blocks, m, m, s->product, exec));
         const double curvature = dot(s->direction, s->product, m);
         if (!(curvature > 0)) break;
         const real length = (real)(rho / curvature);

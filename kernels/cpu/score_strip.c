@@ -158,8 +158,8 @@ mover_status R(mover_score_groups)(score_call *call, const real *anchor, const r
 
 mover_status R(mover_score_norms)(score_call *call, const mover_exec *exec) {
     if (call->score == MOVER_SCORE_COSINE) return MOVER_OK;
-    MOVER_TRY(R(mover_cost_norms)(call->anchor, call->d, call->n, call->d, call->norm_anchor, exec));
-    return R(mover_cost_norms)(call->others, call->d, call->columns, call->d, call->norm_others, exec);
+    MOVER_TRY(R(mover_cost_norms)(call->anchor, call->n, call->d, call->norm_anchor, exec));
+    return R(mover_cost_norms)(call->others, call->columns, call->d, call->norm_others, exec);
 }
 
 /* ---- rows of alphas to rows of scores -----------------------------------------------------------------------------
@@ -240,7 +240,7 @@ static void finish_row(const strip_task *task, int64_t i, int repair) {
     real *alpha = task->alphas + i * call->columns, *scores = task->scores + i * call->m;
     if (repair) {
         R(mover_cost_repair)
-        (call->anchor + (task->first + i) * call->d, call->norm_anchor[task->first + i], call->others, call->d,
+        (call->anchor + (task->first + i) * call->d, call->norm_anchor[task->first + i], call->others,
          call->norm_others, call->columns, call->d, (real)0.5, alpha);
     }
     if (call->present)
@@ -297,8 +297,7 @@ mover_status R(mover_score_strip)(const score_call *call, int64_t first, real *a
     task.done = 1;
     task.all = near > rows * columns / MOVER_COST_SPARSE;
     if (task.all)
-        MOVER_TRY(mover_cost_in_double(anchor, d, call->others, d, rows, columns, d, 0.5f, alphas, columns, &call->cost,
-                                       exec));
+        MOVER_TRY(mover_cost_in_double(anchor, call->others, rows, columns, d, 0.5f, alphas, &call->cost, exec));
     return mover_run(exec, 0, rows, grain, strip_rows, &task);
 #else
     return MOVER_OK;

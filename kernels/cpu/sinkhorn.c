@@ -11,6 +11,7 @@
  * that crawls, it turns to newton.c.
  */
 #include "backend.h"
+#include "cost.h"
 #include "real.h"
 
 #include "sinkhorn.h"
@@ -193,7 +194,7 @@ static mover_status write_plan(sinkhorn_problem *q, real *marginal_error, const 
         return MOVER_OK;
     }
     MOVER_TRY(mover_run(exec, 0, blocks, mover_grain(SINKHORN_BLOCK * m), plan_body, q));
-    MOVER_TRY(R(schur_add_blocks)(q->system.partial, blocks, m, m, q->system.column_sum, exec));
+    MOVER_TRY(R(mover_cost_column_sums)(q->system.partial, blocks, m, m, q->system.column_sum, exec));
     double error = 0;
     for (int64_t block = 0; block < blocks; block++) error += q->part[block];
     for (int64_t j = 0; j < m; j++) error += (double)real_fabs(q->system.column_sum[j] - q->column_mass[j]);

@@ -33,10 +33,6 @@ typedef struct schur_system {
 /* Sizes are set; takes all arrays but plan and row_sum. */
 void R(schur_take)(schur_system *system, mover_arena *arena);
 
-/* sum_j = the sum over blocks of partial[block * stride + j], j < m, in the order of the blocks. */
-mover_status R(schur_add_blocks)(const real *partial, int64_t blocks, int64_t stride, int64_t m, real *sum,
-                                 const mover_exec *exec);
-
 /* Conjugate gradients from 0 until |residual| <= tolerance, at most `steps` of them. */
 mover_status R(schur_solve)(schur_system *system, double tolerance, int steps, const mover_exec *exec);
 

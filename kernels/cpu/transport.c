@@ -31,7 +31,7 @@ static mover_status solve(const mover_transport_desc *desc, const real *x, const
     const int small = R(sinkhorn_is_small)(desc->batch, n, m);
     for (int64_t p = 0; p < desc->batch; p++) {
         real *cost_p = cost + (keep_costs || small ? p : 0) * n * m;
-        MOVER_TRY(R(mover_cost_product)(x + p * n * d, d, y + p * m * d, d, n, m, d, 1, cost_p, m, scratch, exec));
+        MOVER_TRY(R(mover_cost_product)(x + p * n * d, y + p * m * d, n, m, d, 1, cost_p, scratch, exec));
         if (!small) MOVER_TRY(R(sinkhorn_solve_one)(batch, p, 0, cost_p, exec));
     }
     batch->cost = cost;
@@ -198,7 +198,7 @@ mover_status R(mover_cpu_transport_value_backward)(const mover_transport_desc *d
                         grad_b ? grad_b + p * m : NULL);
         if (!grad_x && !grad_y) continue;
         const real *x_p = x + p * n * d, *y_p = y + p * m * d;
-        MOVER_TRY(R(mover_cost_product)(x_p, d, y_p, d, n, m, d, 1, cost, m, &scratch, exec));
+        MOVER_TRY(R(mover_cost_product)(x_p, y_p, n, m, d, 1, cost, &scratch, exec));
         envelope task = {desc, scaled, scaled + n, grad_value[p], cost};
         MOVER_TRY(mover_run(exec, 0, n, mover_grain(m * 4), plan_body, &task));
         MOVER_TRY(R(mover_cost_gradient)(x_p, y_p, n, m, d, cost, cost, grad_x ? grad_x + p * n * d : NULL,
