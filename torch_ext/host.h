@@ -39,10 +39,11 @@ Workspace allocate(const Tensor &like, size_t bytes);
 
 // The workspace of a call: `measure` is its _workspace_size function.
 template <class Desc>
-Workspace workspace_for(const char *op, const Tensor &like, mover_status (*measure)(const Desc *, size_t *),
-                        const Desc &desc) {
+Workspace workspace_for(const char *op, const Tensor &like,
+                        mover_status (*measure)(const Desc *, size_t *, const mover_exec *), const Desc &desc,
+                        const mover_exec &exec) {
     size_t bytes = 0;
-    check_status(op, measure(&desc, &bytes));
+    check_status(op, measure(&desc, &bytes, &exec));
     return allocate(like, bytes);
 }
 

@@ -11,7 +11,7 @@
  */
 #include "real.h"
 
-#include "backend.h"
+#include "../src/backend.h"
 
 #include "exponential.h"
 

@@ -7,7 +7,7 @@
  * of rows at a time: there the product loses no digit that a float keeps, until rows are nearly equal.
  */
 #include "cost.h"
-#include "backend.h"
+#include "../src/backend.h"
 #include "real.h"
 
 enum { BLOCK = 64, COLUMNS = 256 };

@@ -19,7 +19,7 @@
  */
 #include "real.h"
 
-#include "backend.h"
+#include "../src/backend.h"
 
 #include "alpha_volume.h"
 

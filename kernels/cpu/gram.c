@@ -9,7 +9,7 @@
  */
 #include "real.h"
 
-#include "backend.h"
+#include "../src/backend.h"
 
 enum { TILE = 256 };
 

@@ -11,7 +11,7 @@
  */
 #include "real.h"
 
-#include "backend.h"
+#include "../src/backend.h"
 
 typedef double scalar;
 #include "small_matrix.h"

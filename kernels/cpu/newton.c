@@ -9,7 +9,7 @@
  * costs one pass of exponentials, which is a refreshed iteration of sinkhorn.c; it is shortened until phi or the L1
  * error falls enough.
  */
-#include "backend.h"
+#include "../src/backend.h"
 #include "real.h"
 
 #include "sinkhorn.h"

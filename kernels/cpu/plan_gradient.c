@@ -12,7 +12,7 @@
  *
  * Rows or columns without mass take u_i = 0 or v_j = 0.
  */
-#include "backend.h"
+#include "../src/backend.h"
 #include "cost.h"
 #include "real.h"
 

@@ -15,7 +15,7 @@
  *
  * Work is divided into blocks of rows; their column sums are added in order, so results do not depend on the threads.
  */
-#include "backend.h"
+#include "../src/backend.h"
 #include "cost.h"
 #include "real.h"
 

@@ -9,7 +9,7 @@
  *
  * one read of P a step. Jacobi preconditioner; the constant, which is its null vector, is taken out of the residual.
  */
-#include "backend.h"
+#include "../src/backend.h"
 #include "cost.h"
 #include "real.h"
 

@@ -8,7 +8,7 @@
 #ifndef MOVER_CPU_SCORE_STRIP_H
 #define MOVER_CPU_SCORE_STRIP_H
 
-#include "backend.h"
+#include "../src/backend.h"
 
 #include "alpha_volume.h"
 #include "cost.h"

@@ -10,7 +10,7 @@
  * chosen from the observed rate (successive over-relaxation): a fraction of the iterations, the same plan. Where even
  * that crawls, it turns to newton.c.
  */
-#include "backend.h"
+#include "../src/backend.h"
 #include "cost.h"
 #include "real.h"
 

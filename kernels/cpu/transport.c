@@ -6,7 +6,7 @@
  * The value OT = <f, a> + <g, b> is stationary in the potentials, so its gradient has D = P, dL/da = f, dL/db = g,
  * and P is formed from f and g again.
  */
-#include "backend.h"
+#include "../src/backend.h"
 #include "cost.h"
 #include "real.h"
 

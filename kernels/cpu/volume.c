@@ -13,7 +13,7 @@
  */
 #include "real.h"
 
-#include "backend.h"
+#include "../src/backend.h"
 
 #include <string.h>
 

@@ -163,7 +163,7 @@ static void match(items *all, const mover_exec *exec) {
     const mover_transport_desc desc = {
         .batch = 2, .n = all->n, .m = all->n, .d = all->d, .epsilon = 0.1, .tol = 1e-3, .max_iter = 100};
     size_t bytes;
-    check(mover_transport_forward_workspace_size(&desc, &bytes));
+    check(mover_transport_forward_workspace_size(&desc, &bytes, exec));
     void *workspace = allocate(bytes, 1);
     check(mover_transport_forward(&desc, all->rows, all->rows + all->n * all->d, NULL, NULL, all->plan, all->cost,
                                   all->f, all->g, all->n_iter, all->marginal_error, workspace, bytes, exec));
@@ -174,7 +174,7 @@ static void match(items *all, const mover_exec *exec) {
 static void score(items *all, const mover_exec *exec) {
     const mover_volume_scores_desc desc = {.n = all->n, .m = all->n, .k = 3, .d = all->d};
     size_t bytes;
-    check(mover_volume_scores_forward_workspace_size(&desc, &bytes));
+    check(mover_volume_scores_forward_workspace_size(&desc, &bytes, exec));
     void *workspace = allocate(bytes, 1);
     check(mover_volume_scores_forward(&desc, all->rows, all->pairs, NULL, all->scores, all->alphas, workspace, bytes,
                                       exec));
@@ -185,7 +185,7 @@ static void score(items *all, const mover_exec *exec) {
 static void differentiate(items *all, const mover_exec *exec) {
     const mover_volume_scores_desc desc = {.n = all->n, .m = all->n, .k = 3, .d = all->d};
     size_t bytes;
-    check(mover_volume_scores_backward_workspace_size(&desc, &bytes));
+    check(mover_volume_scores_backward_workspace_size(&desc, &bytes, exec));
     void *workspace = allocate(bytes, 1);
     check(mover_volume_scores_backward(&desc, all->rows, all->pairs, NULL, all->alphas, all->grad_scores,
                                        all->grad_text, NULL, workspace, bytes, exec));

@@ -1,11 +1,13 @@
 /*
  * contrast.c: entry points of the cross entropy of scores: checks, then the backend.
  */
-#include "../cpu/backend.h"
+#include "backend.h"
 
-static mover_status contrast_size(const char *function, const mover_contrast_desc *desc, int backward, size_t *bytes) {
+static mover_status contrast_size(const char *function, const mover_contrast_desc *desc, int backward, size_t *bytes,
+                                  const mover_exec *exec) {
     MOVER_TRY(mover_check_pointer(function, "desc", desc, 1));
     MOVER_TRY(mover_check_dtype(function, desc->dtype));
+    MOVER_TRY(mover_check_exec(function, exec));
     MOVER_TRY(mover_check_size(function, "batch", desc->batch, 0));
     MOVER_TRY(mover_check_size(function, "n", desc->n, desc->batch > 0));
     if (!(desc->label_smoothing >= 0 && desc->label_smoothing <= 1))
@@ -18,36 +20,35 @@ static mover_status contrast_size(const char *function, const mover_contrast_des
     MOVER_TRY(mover_check_volume(function, desc->batch, desc->n, desc->n));
     MOVER_TRY(mover_check_pointer(function, "bytes", bytes, 1));
     mover_arena arena = {0};
-    if (desc->dtype == MOVER_FLOAT32)
-        (backward ? mover_cpu_contrast_backward_layout_f32 : mover_cpu_contrast_layout_f32)(desc, &arena);
+    if (backward)
+        MOVER_CALL(exec, desc->dtype, contrast_backward_layout, desc, &arena);
     else
-        (backward ? mover_cpu_contrast_backward_layout_f64 : mover_cpu_contrast_layout_f64)(desc, &arena);
+        MOVER_CALL(exec, desc->dtype, contrast_layout, desc, &arena);
     return mover_arena_size(function, &arena, bytes);
 }
 
-mover_status mover_contrast_forward_workspace_size(const mover_contrast_desc *desc, size_t *bytes) {
-    return contrast_size("mover_contrast_forward_workspace_size", desc, 0, bytes);
+mover_status mover_contrast_forward_workspace_size(const mover_contrast_desc *desc, size_t *bytes,
+                                                   const mover_exec *exec) {
+    return contrast_size("mover_contrast_forward_workspace_size", desc, 0, bytes, exec);
 }
 
-mover_status mover_contrast_backward_workspace_size(const mover_contrast_desc *desc, size_t *bytes) {
-    return contrast_size("mover_contrast_backward_workspace_size", desc, 1, bytes);
+mover_status mover_contrast_backward_workspace_size(const mover_contrast_desc *desc, size_t *bytes,
+                                                    const mover_exec *exec) {
+    return contrast_size("mover_contrast_backward_workspace_size", desc, 1, bytes, exec);
 }
 
 mover_status mover_contrast_forward(const mover_contrast_desc *desc, const void *scores, const void *scale, void *loss,
                                     void *rows, void *columns, void *workspace, size_t bytes, const mover_exec *exec) {
     static const char function[] = "mover_contrast_forward";
     size_t needed;
-    MOVER_TRY(contrast_size(function, desc, 0, &needed));
-    MOVER_TRY(mover_check_exec(function, exec));
+    MOVER_TRY(contrast_size(function, desc, 0, &needed, exec));
     MOVER_TRY(mover_check_pointer(function, "scores", scores, desc->batch));
     MOVER_TRY(mover_check_pointer(function, "loss", loss, desc->batch));
     MOVER_TRY(mover_check_pointer(function, "rows", rows, desc->batch));
     MOVER_TRY(mover_check_pointer(function, "columns", columns, desc->batch));
     MOVER_TRY(mover_check_workspace(function, workspace, bytes, needed));
     if (desc->batch == 0) return MOVER_OK;
-    if (desc->dtype == MOVER_FLOAT32)
-        return mover_cpu_contrast_forward_f32(desc, scores, scale, loss, rows, columns, workspace, exec);
-    return mover_cpu_contrast_forward_f64(desc, scores, scale, loss, rows, columns, workspace, exec);
+    return MOVER_CALL(exec, desc->dtype, contrast_forward, desc, scores, scale, loss, rows, columns, workspace, exec);
 }
 
 mover_status mover_contrast_backward(const mover_contrast_desc *desc, const void *scores, const void *scale,
@@ -55,17 +56,13 @@ mover_status mover_contrast_backward(const mover_contrast_desc *desc, const void
                                      void *grad_scale, void *workspace, size_t bytes, const mover_exec *exec) {
     static const char function[] = "mover_contrast_backward";
     size_t needed;
-    MOVER_TRY(contrast_size(function, desc, 1, &needed));
-    MOVER_TRY(mover_check_exec(function, exec));
+    MOVER_TRY(contrast_size(function, desc, 1, &needed, exec));
     MOVER_TRY(mover_check_pointer(function, "scores", scores, desc->batch));
     MOVER_TRY(mover_check_pointer(function, "rows", rows, desc->batch));
     MOVER_TRY(mover_check_pointer(function, "columns", columns, desc->batch));
     MOVER_TRY(mover_check_pointer(function, "grad_loss", grad_loss, desc->batch));
     MOVER_TRY(mover_check_pointer(function, "grad_scores", grad_scores, desc->batch));
     MOVER_TRY(mover_check_workspace(function, workspace, bytes, needed));
-    if (desc->dtype == MOVER_FLOAT32)
-        return mover_cpu_contrast_backward_f32(desc, scores, scale, rows, columns, grad_loss, grad_scores, grad_scale,
-                                               workspace, exec);
-    return mover_cpu_contrast_backward_f64(desc, scores, scale, rows, columns, grad_loss, grad_scores, grad_scale,
-                                           workspace, exec);
+    return MOVER_CALL(exec, desc->dtype, contrast_backward, desc, scores, scale, rows, columns, grad_loss, grad_scores,
+                      grad_scale, workspace, exec);
 }

@@ -1,7 +1,7 @@
 /*
  * gram.c: entry points of the gram stage, Gram matrices and log-determinants: checks, then the backend.
  */
-#include "../cpu/backend.h"
+#include "backend.h"
 
 /* ---- gram ------------------------------------------------------------------------------------------------------- */
 
@@ -22,8 +22,7 @@ mover_status mover_gram_forward(const mover_gram_desc *desc, const void *v, void
     MOVER_TRY(mover_check_pointer(function, "v", v, desc->batch * desc->k * desc->d));
     MOVER_TRY(mover_check_pointer(function, "gram", gram, desc->batch));
     if (desc->batch == 0) return MOVER_OK;
-    if (desc->dtype == MOVER_FLOAT32) return mover_cpu_gram_forward_f32(desc, v, gram, exec);
-    return mover_cpu_gram_forward_f64(desc, v, gram, exec);
+    return MOVER_CALL(exec, desc->dtype, gram_forward, desc, v, gram, exec);
 }
 
 mover_status mover_gram_backward(const mover_gram_desc *desc, const void *v, const void *grad_gram, void *grad_v,
@@ -35,68 +34,62 @@ mover_status mover_gram_backward(const mover_gram_desc *desc, const void *v, con
     MOVER_TRY(mover_check_pointer(function, "grad_gram", grad_gram, desc->batch));
     MOVER_TRY(mover_check_pointer(function, "grad_v", grad_v, count));
     if (count == 0) return MOVER_OK;
-    if (desc->dtype == MOVER_FLOAT32) return mover_cpu_gram_backward_f32(desc, v, grad_gram, grad_v, exec);
-    return mover_cpu_gram_backward_f64(desc, v, grad_gram, grad_v, exec);
+    return MOVER_CALL(exec, desc->dtype, gram_backward, desc, v, grad_gram, grad_v, exec);
 }
 
 /* ---- logdet ----------------------------------------------------------------------------------------------------- */
 
-static mover_status logdet_size(const char *function, const mover_logdet_desc *desc, size_t *bytes) {
+static mover_status logdet_size(const char *function, const mover_logdet_desc *desc, size_t *bytes,
+                                const mover_exec *exec) {
     MOVER_TRY(mover_check_pointer(function, "desc", desc, 1));
     MOVER_TRY(mover_check_dtype(function, desc->dtype));
+    MOVER_TRY(mover_check_exec(function, exec));
     MOVER_TRY(mover_check_size(function, "batch", desc->batch, 0));
     MOVER_TRY(mover_check_size(function, "k", desc->k, 1));
     MOVER_TRY(mover_check_volume(function, desc->batch, desc->k, desc->k));
-    if (desc->factorization == MOVER_FACTORIZATION_CUSOLVER)
+    if (desc->factorization == MOVER_FACTORIZATION_CUSOLVER && !mover_on_cuda(exec))
         return mover_fail(MOVER_ERROR_UNSUPPORTED, "%s: factorization cusolver exists on CUDA only; use auto",
                           function);
-    if (desc->factorization != MOVER_FACTORIZATION_AUTO && desc->factorization != MOVER_FACTORIZATION_REGISTERS)
+    if (desc->factorization != MOVER_FACTORIZATION_AUTO && desc->factorization != MOVER_FACTORIZATION_REGISTERS &&
+        desc->factorization != MOVER_FACTORIZATION_CUSOLVER)
         return mover_fail(MOVER_ERROR_ARGUMENT,
-                          "%s: factorization must be MOVER_FACTORIZATION_AUTO or MOVER_FACTORIZATION_REGISTERS, got %d",
+                          "%s: factorization must be MOVER_FACTORIZATION_AUTO, _REGISTERS or _CUSOLVER, got %d",
                           function, (int)desc->factorization);
     if (desc->factorization == MOVER_FACTORIZATION_REGISTERS && desc->k > MOVER_MAX_K)
         return mover_fail(MOVER_ERROR_ARGUMENT, "%s: factorization registers needs k <= %d, got %lld; use auto",
                           function, MOVER_MAX_K, (long long)desc->k);
     MOVER_TRY(mover_check_pointer(function, "bytes", bytes, 1));
     mover_arena arena = {0};
-    if (desc->dtype == MOVER_FLOAT32)
-        mover_cpu_logdet_layout_f32(desc, &arena);
-    else
-        mover_cpu_logdet_layout_f64(desc, &arena);
+    MOVER_CALL(exec, desc->dtype, logdet_layout, desc, &arena);
     return mover_arena_size(function, &arena, bytes);
 }
 
-mover_status mover_logdet_workspace_size(const mover_logdet_desc *desc, size_t *bytes) {
-    return logdet_size("mover_logdet_workspace_size", desc, bytes);
+mover_status mover_logdet_workspace_size(const mover_logdet_desc *desc, size_t *bytes, const mover_exec *exec) {
+    return logdet_size("mover_logdet_workspace_size", desc, bytes, exec);
 }
 
 mover_status mover_logdet_forward(const mover_logdet_desc *desc, const void *gram, void *logdet, int32_t *info,
                                   void *workspace, size_t bytes, const mover_exec *exec) {
     static const char function[] = "mover_logdet_forward";
     size_t needed;
-    MOVER_TRY(logdet_size(function, desc, &needed));
-    MOVER_TRY(mover_check_exec(function, exec));
+    MOVER_TRY(logdet_size(function, desc, &needed, exec));
     MOVER_TRY(mover_check_pointer(function, "gram", gram, desc->batch));
     MOVER_TRY(mover_check_pointer(function, "logdet", logdet, desc->batch));
     MOVER_TRY(mover_check_pointer(function, "info", info, desc->batch));
     if (desc->batch == 0) return MOVER_OK;
     MOVER_TRY(mover_check_workspace(function, workspace, bytes, needed));
-    if (desc->dtype == MOVER_FLOAT32) return mover_cpu_logdet_forward_f32(desc, gram, logdet, info, workspace, exec);
-    return mover_cpu_logdet_forward_f64(desc, gram, logdet, info, workspace, exec);
+    return MOVER_CALL(exec, desc->dtype, logdet_forward, desc, gram, logdet, info, workspace, exec);
 }
 
 mover_status mover_logdet_backward(const mover_logdet_desc *desc, const void *gram, const void *grad_logdet,
                                    void *grad_gram, void *workspace, size_t bytes, const mover_exec *exec) {
     static const char function[] = "mover_logdet_backward";
     size_t needed;
-    MOVER_TRY(logdet_size(function, desc, &needed));
-    MOVER_TRY(mover_check_exec(function, exec));
+    MOVER_TRY(logdet_size(function, desc, &needed, exec));
     MOVER_TRY(mover_check_pointer(function, "gram", gram, desc->batch));
     MOVER_TRY(mover_check_pointer(function, "grad_logdet", grad_logdet, desc->batch));
     MOVER_TRY(mover_check_pointer(function, "grad_gram", grad_gram, desc->batch));
     if (desc->batch == 0) return MOVER_OK;
     MOVER_TRY(mover_check_workspace(function, workspace, bytes, needed));
-    if (desc->dtype == MOVER_FLOAT32)
-        return mover_cpu_logdet_backward_f32(desc, gram, grad_logdet, grad_gram, workspace, exec);
-    return mover_cpu_logdet_backward_f64(desc, gram, grad_logdet, grad_gram, workspace, exec);
+    return MOVER_CALL(exec, desc->dtype, logdet_backward, desc, gram, grad_logdet, grad_gram, workspace, exec);
 }

@@ -3,6 +3,8 @@
  */
 #include "internal.h"
 
+#include <string.h>
+
 enum { ALIGNMENT = 64 };
 
 mover_arena mover_arena_over(void *workspace) {
@@ -29,6 +31,17 @@ mover_status mover_arena_size(const char *function, const mover_arena *arena, si
         return mover_fail(MOVER_ERROR_OVERFLOW, "%s: the workspace for these sizes does not fit the address space",
                           function);
     *bytes = arena->used ? arena->used + ALIGNMENT : 0;
+    return MOVER_OK;
+}
+
+mover_status mover_zero(const mover_exec *exec, void *data, size_t bytes) {
+    if (!data || bytes == 0) return MOVER_OK;
+#if defined(MOVER_WITH_CUDA)
+    if (mover_on_cuda(exec)) return mover_cuda_zero(exec, data, bytes);
+#else
+    (void)exec;
+#endif
+    memset(data, 0, bytes);
     return MOVER_OK;
 }
 

@@ -6,6 +6,10 @@
 
 #include "mover/mover.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Records a sentence for mover_last_error() and returns `status`. */
 mover_status mover_fail(mover_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -33,7 +37,7 @@ mover_status mover_check_size(const char *function, const char *name, int64_t va
 mover_status mover_check_pointer(const char *function, const char *name, const void *pointer, int64_t count);
 mover_status mover_check_workspace(const char *function, const void *workspace, size_t bytes, size_t needed);
 mover_status mover_check_dtype(const char *function, mover_dtype dtype);
-mover_status mover_check_precision(const char *function, mover_precision precision);
+mover_status mover_check_precision(const char *function, mover_precision precision, const mover_exec *exec);
 /* n1 * n2 * n3 elements of 8 bytes must be addressable. */
 mover_status mover_check_volume(const char *function, int64_t n1, int64_t n2, int64_t n3);
 /* The backend must be part of this build. */
@@ -44,6 +48,13 @@ mover_status mover_check_exec(const char *function, const mover_exec *exec);
         const mover_status try_status = (call);                                                                        \
         if (try_status != MOVER_OK) return try_status;                                                                 \
     } while (0)
+
+/* 1 where pointers are in the memory of a CUDA device, which the host cannot read. */
+static inline int mover_on_cuda(const mover_exec *exec) { return exec && exec->backend == MOVER_CUDA; }
+
+/* Zeros in the memory of the backend; nothing where `data` is NULL. */
+mover_status mover_zero(const mover_exec *exec, void *data, size_t bytes);
+mover_status mover_cuda_zero(const mover_exec *exec, void *data, size_t bytes);
 
 /* ---- lent functions ------------------------------------------------------------------------------------------------
  */
@@ -69,5 +80,9 @@ static inline int64_t mover_ceil_div(int64_t a, int64_t b) { return (a + b - 1) 
 /* Iterations per piece of work such that a piece is worth a thread, when one iteration takes `cost` simple operations.
  */
 static inline int64_t mover_grain(int64_t cost) { return mover_max(1, 32768 / mover_max(1, cost)); }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -1,7 +1,7 @@
 /*
  * sinkhorn.c: entry points of the sinkhorn stage, `transport` included: checks, then the backend.
  */
-#include "../cpu/backend.h"
+#include "backend.h"
 
 static mover_status check_options(const char *function, double epsilon, double tol, int32_t max_iter,
                                   mover_solver solver) {
@@ -28,26 +28,30 @@ static mover_status check_sizes(const char *function, int64_t batch, int64_t n, 
 
 /* ---- sinkhorn --------------------------------------------------------------------------------------------------- */
 
-static mover_status sinkhorn_size(const char *function, const mover_sinkhorn_desc *desc, int backward, size_t *bytes) {
+static mover_status sinkhorn_size(const char *function, const mover_sinkhorn_desc *desc, int backward, size_t *bytes,
+                                  const mover_exec *exec) {
     MOVER_TRY(mover_check_pointer(function, "desc", desc, 1));
     MOVER_TRY(mover_check_dtype(function, desc->dtype));
+    MOVER_TRY(mover_check_exec(function, exec));
     MOVER_TRY(check_options(function, desc->epsilon, desc->tol, desc->max_iter, desc->solver));
     MOVER_TRY(check_sizes(function, desc->batch, desc->n, desc->m, 0));
     MOVER_TRY(mover_check_pointer(function, "bytes", bytes, 1));
     mover_arena arena = {0};
-    if (desc->dtype == MOVER_FLOAT32)
-        (backward ? mover_cpu_sinkhorn_backward_layout_f32 : mover_cpu_sinkhorn_layout_f32)(desc, &arena);
+    if (backward)
+        MOVER_CALL(exec, desc->dtype, sinkhorn_backward_layout, desc, &arena);
     else
-        (backward ? mover_cpu_sinkhorn_backward_layout_f64 : mover_cpu_sinkhorn_layout_f64)(desc, &arena);
+        MOVER_CALL(exec, desc->dtype, sinkhorn_layout, desc, &arena);
     return mover_arena_size(function, &arena, bytes);
 }
 
-mover_status mover_sinkhorn_forward_workspace_size(const mover_sinkhorn_desc *desc, size_t *bytes) {
-    return sinkhorn_size("mover_sinkhorn_forward_workspace_size", desc, 0, bytes);
+mover_status mover_sinkhorn_forward_workspace_size(const mover_sinkhorn_desc *desc, size_t *bytes,
+                                                   const mover_exec *exec) {
+    return sinkhorn_size("mover_sinkhorn_forward_workspace_size", desc, 0, bytes, exec);
 }
 
-mover_status mover_sinkhorn_backward_workspace_size(const mover_sinkhorn_desc *desc, size_t *bytes) {
-    return sinkhorn_size("mover_sinkhorn_backward_workspace_size", desc, 1, bytes);
+mover_status mover_sinkhorn_backward_workspace_size(const mover_sinkhorn_desc *desc, size_t *bytes,
+                                                    const mover_exec *exec) {
+    return sinkhorn_size("mover_sinkhorn_backward_workspace_size", desc, 1, bytes, exec);
 }
 
 mover_status mover_sinkhorn_forward(const mover_sinkhorn_desc *desc, const void *cost, const void *a, const void *b,
@@ -55,8 +59,7 @@ mover_status mover_sinkhorn_forward(const mover_sinkhorn_desc *desc, const void 
                                     void *workspace, size_t bytes, const mover_exec *exec) {
     static const char function[] = "mover_sinkhorn_forward";
     size_t needed;
-    MOVER_TRY(sinkhorn_size(function, desc, 0, &needed));
-    MOVER_TRY(mover_check_exec(function, exec));
+    MOVER_TRY(sinkhorn_size(function, desc, 0, &needed, exec));
     const int64_t batch = desc->batch, count = batch * desc->n * desc->m;
     MOVER_TRY(mover_check_pointer(function, "cost", cost, count));
     MOVER_TRY(mover_check_pointer(function, "plan", plan, count));
@@ -68,9 +71,8 @@ mover_status mover_sinkhorn_forward(const mover_sinkhorn_desc *desc, const void 
     MOVER_TRY(mover_check_size(function, "n", desc->n, 1));
     MOVER_TRY(mover_check_size(function, "m", desc->m, 1));
     MOVER_TRY(mover_check_workspace(function, workspace, bytes, needed));
-    if (desc->dtype == MOVER_FLOAT32)
-        return mover_cpu_sinkhorn_forward_f32(desc, cost, a, b, plan, f, g, n_iter, marginal_error, workspace, exec);
-    return mover_cpu_sinkhorn_forward_f64(desc, cost, a, b, plan, f, g, n_iter, marginal_error, workspace, exec);
+    return MOVER_CALL(exec, desc->dtype, sinkhorn_forward, desc, cost, a, b, plan, f, g, n_iter, marginal_error,
+                      workspace, exec);
 }
 
 mover_status mover_sinkhorn_backward(const mover_sinkhorn_desc *desc, const void *plan, const void *grad_plan,
@@ -78,56 +80,67 @@ mover_status mover_sinkhorn_backward(const mover_sinkhorn_desc *desc, const void
                                      const mover_exec *exec) {
     static const char function[] = "mover_sinkhorn_backward";
     size_t needed;
-    MOVER_TRY(sinkhorn_size(function, desc, 1, &needed));
-    MOVER_TRY(mover_check_exec(function, exec));
+    MOVER_TRY(sinkhorn_size(function, desc, 1, &needed, exec));
     const int64_t count = desc->batch * desc->n * desc->m;
     MOVER_TRY(mover_check_pointer(function, "plan", plan, count));
     MOVER_TRY(mover_check_pointer(function, "grad_plan", grad_plan, count));
     MOVER_TRY(mover_check_pointer(function, "grad_cost", grad_cost, count));
     if (count == 0) return MOVER_OK;
     MOVER_TRY(mover_check_workspace(function, workspace, bytes, needed));
-    if (desc->dtype == MOVER_FLOAT32)
-        return mover_cpu_sinkhorn_backward_f32(desc, plan, grad_plan, grad_cost, grad_a, grad_b, workspace, exec);
-    return mover_cpu_sinkhorn_backward_f64(desc, plan, grad_plan, grad_cost, grad_a, grad_b, workspace, exec);
+    return MOVER_CALL(exec, desc->dtype, sinkhorn_backward, desc, plan, grad_plan, grad_cost, grad_a, grad_b, workspace,
+                      exec);
 }
 
 /* ---- transport -------------------------------------------------------------------------------------------------- */
 
-typedef void (*transport_layout)(const mover_transport_desc *desc, mover_arena *arena);
+typedef enum transport_call { FORWARD, BACKWARD, VALUE_FORWARD, VALUE_BACKWARD } transport_call;
 
-/* Checks the descriptor and measures the workspace with the layout of its type. */
-static mover_status transport_size(const char *function, const mover_transport_desc *desc, transport_layout layout_f32,
-                                   transport_layout layout_f64, size_t *bytes) {
+/* Checks the descriptor and measures the workspace of a call. */
+static mover_status transport_size(const char *function, const mover_transport_desc *desc, transport_call call,
+                                   size_t *bytes, const mover_exec *exec) {
     MOVER_TRY(mover_check_pointer(function, "desc", desc, 1));
     MOVER_TRY(mover_check_dtype(function, desc->dtype));
-    MOVER_TRY(mover_check_precision(function, desc->precision));
+    MOVER_TRY(mover_check_exec(function, exec));
+    MOVER_TRY(mover_check_precision(function, desc->precision, exec));
     MOVER_TRY(check_options(function, desc->epsilon, desc->tol, desc->max_iter, desc->solver));
     MOVER_TRY(check_sizes(function, desc->batch, desc->n, desc->m, desc->d));
     MOVER_TRY(mover_check_pointer(function, "bytes", bytes, 1));
     mover_arena arena = {0};
-    (desc->dtype == MOVER_FLOAT32 ? layout_f32 : layout_f64)(desc, &arena);
+    switch (call) {
+    case FORWARD:
+        MOVER_CALL(exec, desc->dtype, transport_layout, desc, &arena);
+        break;
+    case BACKWARD:
+        MOVER_CALL(exec, desc->dtype, transport_backward_layout, desc, &arena);
+        break;
+    case VALUE_FORWARD:
+        MOVER_CALL(exec, desc->dtype, transport_value_layout, desc, &arena);
+        break;
+    case VALUE_BACKWARD:
+        MOVER_CALL(exec, desc->dtype, transport_value_backward_layout, desc, &arena);
+        break;
+    }
     return mover_arena_size(function, &arena, bytes);
 }
 
-mover_status mover_transport_forward_workspace_size(const mover_transport_desc *desc, size_t *bytes) {
-    return transport_size("mover_transport_forward_workspace_size", desc, mover_cpu_transport_layout_f32,
-                          mover_cpu_transport_layout_f64, bytes);
+mover_status mover_transport_forward_workspace_size(const mover_transport_desc *desc, size_t *bytes,
+                                                    const mover_exec *exec) {
+    return transport_size("mover_transport_forward_workspace_size", desc, FORWARD, bytes, exec);
 }
 
-mover_status mover_transport_backward_workspace_size(const mover_transport_desc *desc, size_t *bytes) {
-    return transport_size("mover_transport_backward_workspace_size", desc, mover_cpu_transport_backward_layout_f32,
-                          mover_cpu_transport_backward_layout_f64, bytes);
+mover_status mover_transport_backward_workspace_size(const mover_transport_desc *desc, size_t *bytes,
+                                                     const mover_exec *exec) {
+    return transport_size("mover_transport_backward_workspace_size", desc, BACKWARD, bytes, exec);
 }
 
-mover_status mover_transport_value_forward_workspace_size(const mover_transport_desc *desc, size_t *bytes) {
-    return transport_size("mover_transport_value_forward_workspace_size", desc, mover_cpu_transport_value_layout_f32,
-                          mover_cpu_transport_value_layout_f64, bytes);
+mover_status mover_transport_value_forward_workspace_size(const mover_transport_desc *desc, size_t *bytes,
+                                                          const mover_exec *exec) {
+    return transport_size("mover_transport_value_forward_workspace_size", desc, VALUE_FORWARD, bytes, exec);
 }
 
-mover_status mover_transport_value_backward_workspace_size(const mover_transport_desc *desc, size_t *bytes) {
-    return transport_size("mover_transport_value_backward_workspace_size", desc,
-                          mover_cpu_transport_value_backward_layout_f32, mover_cpu_transport_value_backward_layout_f64,
-                          bytes);
+mover_status mover_transport_value_backward_workspace_size(const mover_transport_desc *desc, size_t *bytes,
+                                                           const mover_exec *exec) {
+    return transport_size("mover_transport_value_backward_workspace_size", desc, VALUE_BACKWARD, bytes, exec);
 }
 
 /* Rows are there, and every problem of a batch has some. */
@@ -144,8 +157,7 @@ mover_status mover_transport_forward(const mover_transport_desc *desc, const voi
                                      void *marginal_error, void *workspace, size_t bytes, const mover_exec *exec) {
     static const char function[] = "mover_transport_forward";
     size_t needed;
-    MOVER_TRY(transport_size(function, desc, mover_cpu_transport_layout_f32, mover_cpu_transport_layout_f64, &needed));
-    MOVER_TRY(mover_check_exec(function, exec));
+    MOVER_TRY(transport_size(function, desc, FORWARD, &needed, exec));
     MOVER_TRY(check_rows(function, desc, x, y));
     const int64_t batch = desc->batch, count = batch * desc->n * desc->m;
     MOVER_TRY(mover_check_pointer(function, "plan", plan, count));
@@ -156,10 +168,8 @@ mover_status mover_transport_forward(const mover_transport_desc *desc, const voi
     MOVER_TRY(mover_check_pointer(function, "marginal_error", marginal_error, batch));
     if (batch == 0) return MOVER_OK;
     MOVER_TRY(mover_check_workspace(function, workspace, bytes, needed));
-    if (desc->dtype == MOVER_FLOAT32)
-        return mover_cpu_transport_forward_f32(desc, x, y, a, b, plan, cost, f, g, n_iter, marginal_error, workspace,
-                                               exec);
-    return mover_cpu_transport_forward_f64(desc, x, y, a, b, plan, cost, f, g, n_iter, marginal_error, workspace, exec);
+    return MOVER_CALL(exec, desc->dtype, transport_forward, desc, x, y, a, b, plan, cost, f, g, n_iter, marginal_error,
+                      workspace, exec);
 }
 
 mover_status mover_transport_backward(const mover_transport_desc *desc, const void *x, const void *y, const void *plan,
@@ -168,20 +178,15 @@ mover_status mover_transport_backward(const mover_transport_desc *desc, const vo
                                       const mover_exec *exec) {
     static const char function[] = "mover_transport_backward";
     size_t needed;
-    MOVER_TRY(transport_size(function, desc, mover_cpu_transport_backward_layout_f32,
-                             mover_cpu_transport_backward_layout_f64, &needed));
-    MOVER_TRY(mover_check_exec(function, exec));
+    MOVER_TRY(transport_size(function, desc, BACKWARD, &needed, exec));
     MOVER_TRY(check_rows(function, desc, x, y));
     if (desc->batch == 0) return MOVER_OK;
     MOVER_TRY(mover_check_pointer(function, "plan", plan, 1));
     if (!grad_plan && !grad_cost)
         return mover_fail(MOVER_ERROR_ARGUMENT, "%s: grad_plan and grad_cost must not both be NULL", function);
     MOVER_TRY(mover_check_workspace(function, workspace, bytes, needed));
-    if (desc->dtype == MOVER_FLOAT32)
-        return mover_cpu_transport_backward_f32(desc, x, y, plan, grad_plan, grad_cost, grad_x, grad_y, grad_a, grad_b,
-                                                workspace, exec);
-    return mover_cpu_transport_backward_f64(desc, x, y, plan, grad_plan, grad_cost, grad_x, grad_y, grad_a, grad_b,
-                                            workspace, exec);
+    return MOVER_CALL(exec, desc->dtype, transport_backward, desc, x, y, plan, grad_plan, grad_cost, grad_x, grad_y,
+                      grad_a, grad_b, workspace, exec);
 }
 
 mover_status mover_transport_value_forward(const mover_transport_desc *desc, const void *x, const void *y,
@@ -189,18 +194,14 @@ mover_status mover_transport_value_forward(const mover_transport_desc *desc, con
                                            size_t bytes, const mover_exec *exec) {
     static const char function[] = "mover_transport_value_forward";
     size_t needed;
-    MOVER_TRY(transport_size(function, desc, mover_cpu_transport_value_layout_f32, mover_cpu_transport_value_layout_f64,
-                             &needed));
-    MOVER_TRY(mover_check_exec(function, exec));
+    MOVER_TRY(transport_size(function, desc, VALUE_FORWARD, &needed, exec));
     MOVER_TRY(check_rows(function, desc, x, y));
     MOVER_TRY(mover_check_pointer(function, "value", value, desc->batch));
     MOVER_TRY(mover_check_pointer(function, "f", f, desc->batch));
     MOVER_TRY(mover_check_pointer(function, "g", g, desc->batch));
     if (desc->batch == 0) return MOVER_OK;
     MOVER_TRY(mover_check_workspace(function, workspace, bytes, needed));
-    if (desc->dtype == MOVER_FLOAT32)
-        return mover_cpu_transport_value_forward_f32(desc, x, y, a, b, value, f, g, workspace, exec);
-    return mover_cpu_transport_value_forward_f64(desc, x, y, a, b, value, f, g, workspace, exec);
+    return MOVER_CALL(exec, desc->dtype, transport_value_forward, desc, x, y, a, b, value, f, g, workspace, exec);
 }
 
 mover_status mover_transport_value_backward(const mover_transport_desc *desc, const void *x, const void *y,
@@ -209,18 +210,13 @@ mover_status mover_transport_value_backward(const mover_transport_desc *desc, co
                                             void *grad_b, void *workspace, size_t bytes, const mover_exec *exec) {
     static const char function[] = "mover_transport_value_backward";
     size_t needed;
-    MOVER_TRY(transport_size(function, desc, mover_cpu_transport_value_backward_layout_f32,
-                             mover_cpu_transport_value_backward_layout_f64, &needed));
-    MOVER_TRY(mover_check_exec(function, exec));
+    MOVER_TRY(transport_size(function, desc, VALUE_BACKWARD, &needed, exec));
     MOVER_TRY(check_rows(function, desc, x, y));
     MOVER_TRY(mover_check_pointer(function, "f", f, desc->batch));
     MOVER_TRY(mover_check_pointer(function, "g", g, desc->batch));
     MOVER_TRY(mover_check_pointer(function, "grad_value", grad_value, desc->batch));
     if (desc->batch == 0) return MOVER_OK;
     MOVER_TRY(mover_check_workspace(function, workspace, bytes, needed));
-    if (desc->dtype == MOVER_FLOAT32)
-        return mover_cpu_transport_value_backward_f32(desc, x, y, a, b, f, g, grad_value, grad_x, grad_y, grad_a,
-                                                      grad_b, workspace, exec);
-    return mover_cpu_transport_value_backward_f64(desc, x, y, a, b, f, g, grad_value, grad_x, grad_y, grad_a, grad_b,
-                                                  workspace, exec);
+    return MOVER_CALL(exec, desc->dtype, transport_value_backward, desc, x, y, a, b, f, g, grad_value, grad_x, grad_y,
+                      grad_a, grad_b, workspace, exec);
 }

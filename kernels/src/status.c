@@ -22,6 +22,8 @@ const char *mover_status_string(mover_status status) {
         return "not offered by this build";
     case MOVER_ERROR_HOST:
         return "a function lent by the host failed";
+    case MOVER_ERROR_CUDA:
+        return "CUDA, cuBLAS or cuSOLVER reported an error";
     }
     return "unknown status";
 }
@@ -63,11 +65,12 @@ mover_status mover_check_dtype(const char *function, mover_dtype dtype) {
                       (int)dtype);
 }
 
-mover_status mover_check_precision(const char *function, mover_precision precision) {
+mover_status mover_check_precision(const char *function, mover_precision precision, const mover_exec *exec) {
     if (precision == MOVER_PRECISION_FLOAT32) return MOVER_OK;
+    if (precision == MOVER_PRECISION_TF32 && mover_on_cuda(exec)) return MOVER_OK;
     if (precision == MOVER_PRECISION_TF32)
         return mover_fail(MOVER_ERROR_UNSUPPORTED, "%s: precision tf32 exists on CUDA only; use float32", function);
-    return mover_fail(MOVER_ERROR_ARGUMENT, "%s: precision must be MOVER_PRECISION_FLOAT32, got %d", function,
+    return mover_fail(MOVER_ERROR_ARGUMENT, "%s: precision must be MOVER_PRECISION_FLOAT32 or _TF32, got %d", function,
                       (int)precision);
 }
 
@@ -82,6 +85,9 @@ mover_status mover_check_volume(const char *function, int64_t n1, int64_t n2, in
 
 mover_status mover_check_exec(const char *function, const mover_exec *exec) {
     if (!exec || exec->backend == MOVER_CPU) return MOVER_OK;
+#if defined(MOVER_WITH_CUDA)
+    if (exec->backend == MOVER_CUDA) return MOVER_OK;
+#endif
     if (exec->backend == MOVER_CUDA)
         return mover_fail(MOVER_ERROR_UNSUPPORTED, "%s: this build has no CUDA backend; use MOVER_CPU", function);
     return mover_fail(MOVER_ERROR_ARGUMENT, "%s: backend must be MOVER_CPU or MOVER_CUDA, got %d", function,

@@ -2,7 +2,7 @@
  * volume.c: entry points of the volume stage, volumes of vectors, of listed groups and the sum over all triples:
  * checks, then the backend.
  */
-#include "../cpu/backend.h"
+#include "backend.h"
 
 /* ---- volume ----------------------------------------------------------------------------------------------------- */
 
@@ -26,8 +26,7 @@ mover_status mover_volume_forward(const mover_volume_desc *desc, const void *v, 
     MOVER_TRY(mover_check_pointer(function, "v", v, desc->batch * desc->k * desc->d));
     MOVER_TRY(mover_check_pointer(function, "volume", volume, desc->batch));
     if (desc->batch == 0) return MOVER_OK;
-    if (desc->dtype == MOVER_FLOAT32) return mover_cpu_volume_forward_f32(desc, v, volume, exec);
-    return mover_cpu_volume_forward_f64(desc, v, volume, exec);
+    return MOVER_CALL(exec, desc->dtype, volume_forward, desc, v, volume, exec);
 }
 
 mover_status mover_volume_backward(const mover_volume_desc *desc, const void *v, const void *grad_volume, void *grad_v,
@@ -39,15 +38,15 @@ mover_status mover_volume_backward(const mover_volume_desc *desc, const void *v,
     MOVER_TRY(mover_check_pointer(function, "grad_volume", grad_volume, desc->batch));
     MOVER_TRY(mover_check_pointer(function, "grad_v", grad_v, count));
     if (count == 0) return MOVER_OK;
-    if (desc->dtype == MOVER_FLOAT32) return mover_cpu_volume_backward_f32(desc, v, grad_volume, grad_v, exec);
-    return mover_cpu_volume_backward_f64(desc, v, grad_volume, grad_v, exec);
+    return MOVER_CALL(exec, desc->dtype, volume_backward, desc, v, grad_volume, grad_v, exec);
 }
 
 /* ---- group volume ----------------------------------------------------------------------------------------------- */
 
-static mover_status check_groups(const char *function, const mover_group_volume_desc *desc) {
+static mover_status check_groups(const char *function, const mover_group_volume_desc *desc, const mover_exec *exec) {
     MOVER_TRY(mover_check_pointer(function, "desc", desc, 1));
     MOVER_TRY(mover_check_dtype(function, desc->dtype));
+    MOVER_TRY(mover_check_exec(function, exec));
     MOVER_TRY(mover_check_size(function, "n", desc->n, 0));
     MOVER_TRY(mover_check_size(function, "count", desc->count, 0));
     if (desc->k < 2 || desc->k > MOVER_MAX_K)
@@ -57,9 +56,10 @@ static mover_status check_groups(const char *function, const mover_group_volume_
     return mover_check_volume(function, desc->count, desc->k, 1);
 }
 
-/* Every row number lies in [0, n). */
-static mover_status check_row_numbers(const char *function, const mover_group_volume_desc *desc,
-                                      const int64_t *groups) {
+/* Every row number lies in [0, n); those on a device are not read here. */
+static mover_status check_row_numbers(const char *function, const mover_group_volume_desc *desc, const int64_t *groups,
+                                      const mover_exec *exec) {
+    if (mover_on_cuda(exec)) return MOVER_OK;
     for (int64_t t = 0; t < desc->count; t++)
         for (int64_t member = 0; member < desc->k; member++) {
             const int64_t row = groups[t * desc->k + member];
@@ -72,34 +72,30 @@ static mover_status check_row_numbers(const char *function, const mover_group_vo
 }
 
 static mover_status check_listed(const char *function, const mover_group_volume_desc *desc, const void *costs,
-                                 const int64_t *groups, const mover_exec *exec) {
-    MOVER_TRY(mover_check_exec(function, exec));
+                                 const int64_t *groups) {
     MOVER_TRY(mover_check_pointer(function, "costs", costs, desc->n));
     return mover_check_pointer(function, "groups", groups, desc->count);
 }
 
-mover_status mover_group_volume_backward_workspace_size(const mover_group_volume_desc *desc, size_t *bytes) {
+mover_status mover_group_volume_backward_workspace_size(const mover_group_volume_desc *desc, size_t *bytes,
+                                                        const mover_exec *exec) {
     static const char function[] = "mover_group_volume_backward_workspace_size";
-    MOVER_TRY(check_groups(function, desc));
+    MOVER_TRY(check_groups(function, desc, exec));
     MOVER_TRY(mover_check_pointer(function, "bytes", bytes, 1));
     mover_arena arena = {0};
-    if (desc->dtype == MOVER_FLOAT32)
-        mover_cpu_group_volume_backward_layout_f32(desc, &arena);
-    else
-        mover_cpu_group_volume_backward_layout_f64(desc, &arena);
+    MOVER_CALL(exec, desc->dtype, group_volume_backward_layout, desc, &arena);
     return mover_arena_size(function, &arena, bytes);
 }
 
 mover_status mover_group_volume_forward(const mover_group_volume_desc *desc, const void *costs, const int64_t *groups,
                                         void *volume, const mover_exec *exec) {
     static const char function[] = "mover_group_volume_forward";
-    MOVER_TRY(check_groups(function, desc));
-    MOVER_TRY(check_listed(function, desc, costs, groups, exec));
+    MOVER_TRY(check_groups(function, desc, exec));
+    MOVER_TRY(check_listed(function, desc, costs, groups));
     MOVER_TRY(mover_check_pointer(function, "volume", volume, desc->count));
-    MOVER_TRY(check_row_numbers(function, desc, groups));
+    MOVER_TRY(check_row_numbers(function, desc, groups, exec));
     if (desc->count == 0) return MOVER_OK;
-    if (desc->dtype == MOVER_FLOAT32) return mover_cpu_group_volume_forward_f32(desc, costs, groups, volume, exec);
-    return mover_cpu_group_volume_forward_f64(desc, costs, groups, volume, exec);
+    return MOVER_CALL(exec, desc->dtype, group_volume_forward, desc, costs, groups, volume, exec);
 }
 
 mover_status mover_group_volume_backward(const mover_group_volume_desc *desc, const void *costs, const int64_t *groups,
@@ -107,25 +103,25 @@ mover_status mover_group_volume_backward(const mover_group_volume_desc *desc, co
                                          const mover_exec *exec) {
     static const char function[] = "mover_group_volume_backward";
     size_t needed;
-    MOVER_TRY(check_groups(function, desc));
-    MOVER_TRY(mover_group_volume_backward_workspace_size(desc, &needed));
-    MOVER_TRY(check_listed(function, desc, costs, groups, exec));
+    MOVER_TRY(check_groups(function, desc, exec));
+    MOVER_TRY(mover_group_volume_backward_workspace_size(desc, &needed, exec));
+    MOVER_TRY(check_listed(function, desc, costs, groups));
     MOVER_TRY(mover_check_pointer(function, "grad_volume", grad_volume, desc->count));
     MOVER_TRY(mover_check_pointer(function, "grad_costs", grad_costs, desc->n));
     MOVER_TRY(mover_check_workspace(function, workspace, bytes, needed));
-    MOVER_TRY(check_row_numbers(function, desc, groups));
+    MOVER_TRY(check_row_numbers(function, desc, groups, exec));
     if (desc->n == 0) return MOVER_OK;
-    if (desc->dtype == MOVER_FLOAT32)
-        return mover_cpu_group_volume_backward_f32(desc, costs, groups, grad_volume, grad_costs, workspace, exec);
-    return mover_cpu_group_volume_backward_f64(desc, costs, groups, grad_volume, grad_costs, workspace, exec);
+    return MOVER_CALL(exec, desc->dtype, group_volume_backward, desc, costs, groups, grad_volume, grad_costs, workspace,
+                      exec);
 }
 
 /* ---- expected volume -------------------------------------------------------------------------------------------- */
 
 static mover_status expected_size(const char *function, const mover_expected_volume_desc *desc, int backward,
-                                  size_t *bytes) {
+                                  size_t *bytes, const mover_exec *exec) {
     MOVER_TRY(mover_check_pointer(function, "desc", desc, 1));
     MOVER_TRY(mover_check_dtype(function, desc->dtype));
+    MOVER_TRY(mover_check_exec(function, exec));
     MOVER_TRY(mover_check_size(function, "n1", desc->n1, 0));
     MOVER_TRY(mover_check_size(function, "n2", desc->n2, 0));
     MOVER_TRY(mover_check_size(function, "n3", desc->n3, 0));
@@ -134,24 +130,25 @@ static mover_status expected_size(const char *function, const mover_expected_vol
     MOVER_TRY(mover_check_volume(function, desc->n2, desc->n3, 1));
     MOVER_TRY(mover_check_pointer(function, "bytes", bytes, 1));
     mover_arena arena = {0};
-    if (desc->dtype == MOVER_FLOAT32)
-        (backward ? mover_cpu_expected_volume_backward_layout_f32 : mover_cpu_expected_volume_layout_f32)(desc, &arena);
+    if (backward)
+        MOVER_CALL(exec, desc->dtype, expected_volume_backward_layout, desc, &arena);
     else
-        (backward ? mover_cpu_expected_volume_backward_layout_f64 : mover_cpu_expected_volume_layout_f64)(desc, &arena);
+        MOVER_CALL(exec, desc->dtype, expected_volume_layout, desc, &arena);
     return mover_arena_size(function, &arena, bytes);
 }
 
-mover_status mover_expected_volume_forward_workspace_size(const mover_expected_volume_desc *desc, size_t *bytes) {
-    return expected_size("mover_expected_volume_forward_workspace_size", desc, 0, bytes);
+mover_status mover_expected_volume_forward_workspace_size(const mover_expected_volume_desc *desc, size_t *bytes,
+                                                          const mover_exec *exec) {
+    return expected_size("mover_expected_volume_forward_workspace_size", desc, 0, bytes, exec);
 }
 
-mover_status mover_expected_volume_backward_workspace_size(const mover_expected_volume_desc *desc, size_t *bytes) {
-    return expected_size("mover_expected_volume_backward_workspace_size", desc, 1, bytes);
+mover_status mover_expected_volume_backward_workspace_size(const mover_expected_volume_desc *desc, size_t *bytes,
+                                                           const mover_exec *exec) {
+    return expected_size("mover_expected_volume_backward_workspace_size", desc, 1, bytes, exec);
 }
 
 static mover_status check_costs(const char *function, const mover_expected_volume_desc *desc, const void *c12,
-                                const void *c13, const void *c23, const mover_exec *exec) {
-    MOVER_TRY(mover_check_exec(function, exec));
+                                const void *c13, const void *c23) {
     MOVER_TRY(mover_check_pointer(function, "c12", c12, desc->n1 * desc->n2));
     MOVER_TRY(mover_check_pointer(function, "c13", c13, desc->n1 * desc->n3));
     return mover_check_pointer(function, "c23", c23, desc->n2 * desc->n3);
@@ -162,13 +159,12 @@ mover_status mover_expected_volume_forward(const mover_expected_volume_desc *des
                                            void *value, void *workspace, size_t bytes, const mover_exec *exec) {
     static const char function[] = "mover_expected_volume_forward";
     size_t needed;
-    MOVER_TRY(expected_size(function, desc, 0, &needed));
-    MOVER_TRY(check_costs(function, desc, c12, c13, c23, exec));
+    MOVER_TRY(expected_size(function, desc, 0, &needed, exec));
+    MOVER_TRY(check_costs(function, desc, c12, c13, c23));
     MOVER_TRY(mover_check_pointer(function, "value", value, 1));
     MOVER_TRY(mover_check_workspace(function, workspace, bytes, needed));
-    if (desc->dtype == MOVER_FLOAT32)
-        return mover_cpu_expected_volume_forward_f32(desc, c12, c13, c23, p12, p13, p23, value, workspace, exec);
-    return mover_cpu_expected_volume_forward_f64(desc, c12, c13, c23, p12, p13, p23, value, workspace, exec);
+    return MOVER_CALL(exec, desc->dtype, expected_volume_forward, desc, c12, c13, c23, p12, p13, p23, value, workspace,
+                      exec);
 }
 
 mover_status mover_expected_volume_backward(const mover_expected_volume_desc *desc, const void *c12, const void *c13,
@@ -178,14 +174,10 @@ mover_status mover_expected_volume_backward(const mover_expected_volume_desc *de
                                             void *workspace, size_t bytes, const mover_exec *exec) {
     static const char function[] = "mover_expected_volume_backward";
     size_t needed;
-    MOVER_TRY(expected_size(function, desc, 1, &needed));
-    MOVER_TRY(check_costs(function, desc, c12, c13, c23, exec));
+    MOVER_TRY(expected_size(function, desc, 1, &needed, exec));
+    MOVER_TRY(check_costs(function, desc, c12, c13, c23));
     MOVER_TRY(mover_check_pointer(function, "grad_value", grad_value, 1));
     MOVER_TRY(mover_check_workspace(function, workspace, bytes, needed));
-    if (desc->dtype == MOVER_FLOAT32)
-        return mover_cpu_expected_volume_backward_f32(desc, c12, c13, c23, p12, p13, p23, grad_value, value, grad_c12,
-                                                      grad_c13, grad_c23, grad_p12, grad_p13, grad_p23, workspace,
-                                                      exec);
-    return mover_cpu_expected_volume_backward_f64(desc, c12, c13, c23, p12, p13, p23, grad_value, value, grad_c12,
-                                                  grad_c13, grad_c23, grad_p12, grad_p13, grad_p23, workspace, exec);
+    return MOVER_CALL(exec, desc->dtype, expected_volume_backward, desc, c12, c13, c23, p12, p13, p23, grad_value,
+                      value, grad_c12, grad_c13, grad_c23, grad_p12, grad_p13, grad_p23, workspace, exec);
 }

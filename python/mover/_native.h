@@ -109,10 +109,10 @@ class Call {
     }
     // The same with a workspace of the size that `measure`, the function's _workspace_size, returns.
     template <class Desc, class Function, class... Pointers>
-    void run_in_workspace(mover_status (*measure)(const Desc *, size_t *), Function function, const Desc &desc,
-                          Pointers... pointers) const {
+    void run_in_workspace(mover_status (*measure)(const Desc *, size_t *, const mover_exec *), Function function,
+                          const Desc &desc, Pointers... pointers) const {
         size_t bytes = 0;
-        check(measure(&desc, &bytes));
+        check(measure(&desc, &bytes, nullptr));
         const auto workspace = std::make_unique_for_overwrite<std::byte[]>(bytes);
         run(function, desc, pointers..., static_cast<void *>(workspace.get()), bytes);
     }

@@ -34,7 +34,7 @@ Scored<T> scores_and_alphas(const std::vector<T> &anchor, const std::vector<T> &
                             int64_t d, const ScoreOptions &options = {}, bool keep = true) {
     const auto desc = scores_desc<T>(n, m, k, d, options);
     size_t bytes = 0;
-    EXPECT_OK(mover_volume_scores_forward_workspace_size(&desc, &bytes));
+    EXPECT_OK(mover_volume_scores_forward_workspace_size(&desc, &bytes, options.exec));
     Workspace workspace(bytes);
     Scored<T> out;
     out.scores.assign(static_cast<size_t>(n * m), not_a_number<T>());
@@ -60,7 +60,7 @@ ScoreGradients<T> gradients_of(const std::vector<T> &anchor, const std::vector<T
     const auto desc = scores_desc<T>(n, m, k, d, options);
     const auto alphas = scores_and_alphas(anchor, others, n, m, k, d, options).alphas;
     size_t bytes = 0;
-    EXPECT_OK(mover_volume_scores_backward_workspace_size(&desc, &bytes));
+    EXPECT_OK(mover_volume_scores_backward_workspace_size(&desc, &bytes, options.exec));
     Workspace workspace(bytes);
     ScoreGradients<T> out;
     if (wanted & 1) out.anchor.assign(anchor.size(), not_a_number<T>());

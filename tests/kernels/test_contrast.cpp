@@ -17,7 +17,7 @@ Contrast<T> contrast_of(const std::vector<T> &scores, T scale, int64_t batch, in
                         mover_denominator denominator, const mover_exec *exec = nullptr) {
     const mover_contrast_desc desc = {dtype_of<T>(), batch, n, smoothing, denominator};
     size_t bytes = 0;
-    EXPECT_OK(mover_contrast_forward_workspace_size(&desc, &bytes));
+    EXPECT_OK(mover_contrast_forward_workspace_size(&desc, &bytes, nullptr));
     Workspace workspace(bytes);
     const T nan = not_a_number<T>();
     const size_t count = static_cast<size_t>(batch * n);
@@ -25,7 +25,7 @@ Contrast<T> contrast_of(const std::vector<T> &scores, T scale, int64_t batch, in
                        std::vector<T>(count, nan), std::vector<T>(scores.size(), nan), nan};
     EXPECT_OK(mover_contrast_forward(&desc, scores.data(), &scale, out.loss.data(), out.rows.data(), out.columns.data(),
                                      workspace.data(), bytes, exec));
-    EXPECT_OK(mover_contrast_backward_workspace_size(&desc, &bytes));
+    EXPECT_OK(mover_contrast_backward_workspace_size(&desc, &bytes, nullptr));
     Workspace again(bytes);
     std::vector<T> upstream(static_cast<size_t>(batch));
     for (size_t b = 0; b < upstream.size(); b++) upstream[b] = static_cast<T>(b + 1);
@@ -122,13 +122,14 @@ TEST(ContrastErrors, NameTheFunctionAndTheArgument) {
     float x = 1;
     size_t bytes = 0;
     mover_contrast_desc desc = {MOVER_FLOAT32, 1, 0, 0, MOVER_DENOMINATOR_ALL};
-    EXPECT_FAILS(mover_contrast_forward_workspace_size(&desc, &bytes), MOVER_ERROR_ARGUMENT, "n must be >= 1, got 0");
+    EXPECT_FAILS(mover_contrast_forward_workspace_size(&desc, &bytes, nullptr), MOVER_ERROR_ARGUMENT,
+                 "n must be >= 1, got 0");
     desc.n = 1;
     desc.label_smoothing = -0.5;
-    EXPECT_FAILS(mover_contrast_backward_workspace_size(&desc, &bytes), MOVER_ERROR_ARGUMENT,
+    EXPECT_FAILS(mover_contrast_backward_workspace_size(&desc, &bytes, nullptr), MOVER_ERROR_ARGUMENT,
                  "label_smoothing must be from 0 to 1, got -0.5");
     desc.label_smoothing = 0;
-    EXPECT_OK(mover_contrast_forward_workspace_size(&desc, &bytes));
+    EXPECT_OK(mover_contrast_forward_workspace_size(&desc, &bytes, nullptr));
     Workspace workspace(bytes);
     EXPECT_FAILS(mover_contrast_forward(&desc, nullptr, nullptr, &x, &x, &x, workspace.data(), bytes, nullptr),
                  MOVER_ERROR_ARGUMENT, "mover_contrast_forward: scores must not be NULL");

@@ -25,7 +25,7 @@ std::vector<T> cost(int64_t batch, int64_t n, int64_t m, int64_t d, const std::v
     desc.dtype = dtype_of<T>;
     desc.batch = batch, desc.n = n, desc.m = m, desc.d = d;
     size_t bytes = 0;
-    EXPECT_EQ(mover_cost_forward_workspace_size(&desc, &bytes), MOVER_OK) << mover_last_error();
+    EXPECT_EQ(mover_cost_forward_workspace_size(&desc, &bytes, nullptr), MOVER_OK) << mover_last_error();
     std::vector<char> workspace(bytes);
     std::vector<T> out(static_cast<size_t>(batch * n * m), T(-7));
     EXPECT_EQ(mover_cost_forward(&desc, x.data(), y.data(), out.data(), workspace.data(), bytes, nullptr), MOVER_OK)
@@ -127,7 +127,7 @@ TYPED_TEST(Cost, GradientMatchesItsFormula) {
     desc.dtype = dtype_of<TypeParam>;
     desc.batch = 1, desc.n = n, desc.m = m, desc.d = d;
     size_t bytes = 0;
-    ASSERT_EQ(mover_cost_backward_workspace_size(&desc, &bytes), MOVER_OK);
+    ASSERT_EQ(mover_cost_backward_workspace_size(&desc, &bytes, nullptr), MOVER_OK);
     std::vector<char> workspace(bytes);
     std::vector<TypeParam> grad_x(x.size()), grad_y(y.size()), only_y(y.size());
     ASSERT_EQ(mover_cost_backward(&desc, x.data(), y.data(), grad.data(), grad_x.data(), grad_y.data(),
@@ -162,13 +162,13 @@ TEST(CostArguments, ErrorsNameFunctionArgumentAndValue) {
     mover_cost_desc desc = {};
     desc.batch = 1, desc.n = -2, desc.m = 1, desc.d = 1;
     size_t bytes = 0;
-    EXPECT_EQ(mover_cost_forward_workspace_size(&desc, &bytes), MOVER_ERROR_ARGUMENT);
+    EXPECT_EQ(mover_cost_forward_workspace_size(&desc, &bytes, nullptr), MOVER_ERROR_ARGUMENT);
     EXPECT_STREQ(mover_last_error(), "mover_cost_forward_workspace_size: n must be >= 0, got -2");
     desc.n = INT64_MAX / 2, desc.m = INT64_MAX / 2;
-    EXPECT_EQ(mover_cost_forward_workspace_size(&desc, &bytes), MOVER_ERROR_OVERFLOW);
+    EXPECT_EQ(mover_cost_forward_workspace_size(&desc, &bytes, nullptr), MOVER_ERROR_OVERFLOW);
     desc.n = 1, desc.m = 1;
     desc.precision = MOVER_PRECISION_TF32;
-    EXPECT_EQ(mover_cost_forward_workspace_size(&desc, &bytes), MOVER_ERROR_UNSUPPORTED);
+    EXPECT_EQ(mover_cost_forward_workspace_size(&desc, &bytes, nullptr), MOVER_ERROR_UNSUPPORTED);
     desc.precision = MOVER_PRECISION_FLOAT32;
     float value = 0;
     EXPECT_EQ(mover_cost_forward(&desc, nullptr, &value, &value, nullptr, 0, nullptr), MOVER_ERROR_ARGUMENT);

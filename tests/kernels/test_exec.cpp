@@ -70,8 +70,8 @@ Outputs run(const mover_exec *exec) {
     mover_transport_desc desc = {};
     desc.batch = batch, desc.n = n, desc.m = m, desc.d = d, desc.epsilon = .1, desc.tol = 1e-4, desc.max_iter = 50;
     size_t forward = 0, backward = 0;
-    EXPECT_EQ(mover_transport_forward_workspace_size(&desc, &forward), MOVER_OK);
-    EXPECT_EQ(mover_transport_backward_workspace_size(&desc, &backward), MOVER_OK);
+    EXPECT_EQ(mover_transport_forward_workspace_size(&desc, &forward, nullptr), MOVER_OK);
+    EXPECT_EQ(mover_transport_backward_workspace_size(&desc, &backward, nullptr), MOVER_OK);
     std::vector<char> workspace(std::max(forward, backward) + 1);
     Outputs out{std::vector<float>(batch * n * m), std::vector<float>(batch * n * d),
                 std::vector<float>(batch * m * d)};
@@ -132,7 +132,7 @@ TEST(Exec, TheLastErrorBelongsToItsThread) {
     mover_cost_desc desc = {};
     desc.n = -1;
     size_t bytes = 0;
-    EXPECT_EQ(mover_cost_forward_workspace_size(&desc, &bytes), MOVER_ERROR_ARGUMENT);
+    EXPECT_EQ(mover_cost_forward_workspace_size(&desc, &bytes, nullptr), MOVER_ERROR_ARGUMENT);
     std::string other = "not run";
     std::thread([&] { other = mover_last_error(); }).join();
     EXPECT_EQ(other, "");

@@ -44,7 +44,7 @@ template <class T> Problem<T> problem(int64_t n1, int64_t n2, int64_t n3, unsign
 template <class T> T value_of(const Problem<T> &p, const mover_exec *exec = nullptr) {
     const auto desc = p.desc();
     size_t bytes = 0;
-    EXPECT_OK(mover_expected_volume_forward_workspace_size(&desc, &bytes));
+    EXPECT_OK(mover_expected_volume_forward_workspace_size(&desc, &bytes, nullptr));
     Workspace workspace(bytes);
     T value = not_a_number<T>();
     EXPECT_OK(mover_expected_volume_forward(&desc, p.c12.data(), p.c13.data(), p.c23.data(), p.w12(), p.w13(), p.w23(),
@@ -58,7 +58,7 @@ std::vector<std::vector<T>> gradients_of(const Problem<T> &p, T upstream = 1, un
                                          const mover_exec *exec = nullptr, T *value = nullptr) {
     const auto desc = p.desc();
     size_t bytes = 0;
-    EXPECT_OK(mover_expected_volume_backward_workspace_size(&desc, &bytes));
+    EXPECT_OK(mover_expected_volume_backward_workspace_size(&desc, &bytes, nullptr));
     Workspace workspace(bytes);
     const size_t sizes[] = {p.c12.size(), p.c13.size(), p.c23.size(), p.c12.size(), p.c13.size(), p.c23.size()};
     std::vector<std::vector<T>> out(6);
@@ -282,13 +282,13 @@ TEST(ExpectedVolumeErrors, NameTheFunctionAndTheArgument) {
     float x = 1, value = 0;
     size_t bytes = 0;
     mover_expected_volume_desc desc = {MOVER_FLOAT32, 1, -2, 1};
-    EXPECT_FAILS(mover_expected_volume_forward_workspace_size(&desc, &bytes), MOVER_ERROR_ARGUMENT,
+    EXPECT_FAILS(mover_expected_volume_forward_workspace_size(&desc, &bytes, nullptr), MOVER_ERROR_ARGUMENT,
                  "mover_expected_volume_forward_workspace_size: n2 must be >= 0, got -2");
     desc.n2 = 1;
     EXPECT_FAILS(
         mover_expected_volume_forward(&desc, &x, &x, &x, nullptr, nullptr, nullptr, &value, nullptr, 0, nullptr),
         MOVER_ERROR_WORKSPACE, "workspace");
-    EXPECT_OK(mover_expected_volume_backward_workspace_size(&desc, &bytes));
+    EXPECT_OK(mover_expected_volume_backward_workspace_size(&desc, &bytes, nullptr));
     Workspace workspace(bytes);
     EXPECT_FAILS(mover_expected_volume_forward(&desc, &x, &x, nullptr, nullptr, nullptr, nullptr, &value,
                                                workspace.data(), bytes, nullptr),
@@ -298,7 +298,8 @@ TEST(ExpectedVolumeErrors, NameTheFunctionAndTheArgument) {
                                                 nullptr),
                  MOVER_ERROR_ARGUMENT, "grad_value must not be NULL");
     desc.n1 = desc.n2 = INT64_C(1) << 40;
-    EXPECT_FAILS(mover_expected_volume_backward_workspace_size(&desc, &bytes), MOVER_ERROR_OVERFLOW, "does not fit");
+    EXPECT_FAILS(mover_expected_volume_backward_workspace_size(&desc, &bytes, nullptr), MOVER_ERROR_OVERFLOW,
+                 "does not fit");
 }
 
 } // namespace

@@ -55,7 +55,7 @@ template <class T>
 std::vector<T> gradient_of(const Problem<T> &p, const std::vector<T> &upstream, const mover_exec *exec = nullptr) {
     const auto desc = p.desc();
     size_t bytes = 0;
-    EXPECT_OK(mover_group_volume_backward_workspace_size(&desc, &bytes));
+    EXPECT_OK(mover_group_volume_backward_workspace_size(&desc, &bytes, nullptr));
     Workspace workspace(bytes);
     std::vector<T> out(p.costs.size(), not_a_number<T>());
     EXPECT_OK(mover_group_volume_backward(&desc, p.costs.data(), p.groups.data(), upstream.data(), out.data(),
@@ -224,7 +224,7 @@ TEST(GroupVolumeErrors, NameTheFunctionAndTheArgument) {
     std::vector<float> out(4, 7);
     size_t bytes = 0;
     mover_group_volume_desc desc = {MOVER_FLOAT32, 2, 2, 3};
-    EXPECT_OK(mover_group_volume_backward_workspace_size(&desc, &bytes));
+    EXPECT_OK(mover_group_volume_backward_workspace_size(&desc, &bytes, nullptr));
     Workspace workspace(bytes);
     for (const int64_t bad : {int64_t(-1), int64_t(2), INT64_MIN, INT64_MAX}) {
         const std::vector<int64_t> groups = {0, 1, 1, 0, 0, bad};
@@ -247,12 +247,13 @@ TEST(GroupVolumeErrors, NameTheFunctionAndTheArgument) {
                  MOVER_ERROR_WORKSPACE, "workspace");
     for (const int64_t k : {1, 9}) {
         desc.k = k;
-        EXPECT_FAILS(mover_group_volume_backward_workspace_size(&desc, &bytes), MOVER_ERROR_ARGUMENT,
+        EXPECT_FAILS(mover_group_volume_backward_workspace_size(&desc, &bytes, nullptr), MOVER_ERROR_ARGUMENT,
                      "k must be between 2 and 8, got " + std::to_string(k));
     }
     desc.k = 3;
     desc.n = INT64_C(1) << 31;
-    EXPECT_FAILS(mover_group_volume_backward_workspace_size(&desc, &bytes), MOVER_ERROR_OVERFLOW, "address space");
+    EXPECT_FAILS(mover_group_volume_backward_workspace_size(&desc, &bytes, nullptr), MOVER_ERROR_OVERFLOW,
+                 "address space");
 }
 
 } // namespace

@@ -19,7 +19,7 @@ Result<T> logdet_of(const std::vector<T> &gram, int64_t k, const std::vector<T> 
     const int64_t batch = static_cast<int64_t>(upstream.size());
     const mover_logdet_desc desc = {dtype_of<T>(), batch, k, MOVER_FACTORIZATION_AUTO};
     size_t bytes = 0;
-    EXPECT_OK(mover_logdet_workspace_size(&desc, &bytes));
+    EXPECT_OK(mover_logdet_workspace_size(&desc, &bytes, nullptr));
     Workspace workspace(bytes);
     Result<T> out = {std::vector<T>(upstream.size(), not_a_number<T>()), std::vector<T>(gram.size(), not_a_number<T>()),
                      std::vector<int32_t>(upstream.size(), -1)};
@@ -193,7 +193,7 @@ TEST(LogdetErrors, NameTheFunctionAndTheArgument) {
     mover_logdet_desc desc = {MOVER_FLOAT32, 1, 1, MOVER_FACTORIZATION_CUSOLVER};
     EXPECT_FAILS(mover_logdet_forward(&desc, &x, &x, &info, nullptr, 0, nullptr), MOVER_ERROR_UNSUPPORTED, "cusolver");
     desc = {MOVER_FLOAT32, 1, 9, MOVER_FACTORIZATION_REGISTERS};
-    EXPECT_FAILS(mover_logdet_workspace_size(&desc, &bytes), MOVER_ERROR_ARGUMENT, "k <= 8, got 9");
+    EXPECT_FAILS(mover_logdet_workspace_size(&desc, &bytes, nullptr), MOVER_ERROR_ARGUMENT, "k <= 8, got 9");
     desc.factorization = MOVER_FACTORIZATION_AUTO;
     EXPECT_FAILS(mover_logdet_forward(&desc, &x, &x, &info, nullptr, 0, nullptr), MOVER_ERROR_WORKSPACE, "workspace");
     desc.k = 0;

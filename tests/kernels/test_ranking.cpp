@@ -20,7 +20,7 @@ Best<T> topk_of(const std::vector<T> &anchor, const std::vector<T> &others, int6
     auto desc = scores_desc<T>(n, m, k, d, options);
     desc.topk = topk;
     size_t bytes = 0;
-    EXPECT_OK(mover_volume_topk_workspace_size(&desc, &bytes));
+    EXPECT_OK(mover_volume_topk_workspace_size(&desc, &bytes, nullptr));
     Workspace workspace(bytes);
     Best<T> out;
     out.values.assign(static_cast<size_t>(n * topk), not_a_number<T>());
@@ -39,7 +39,7 @@ Ranks ranks_of(const std::vector<T> &anchor, const std::vector<T> &others, const
                int64_t n, int64_t m, int64_t k, int64_t d, const ScoreOptions &options = {}) {
     const auto desc = scores_desc<T>(n, m, k, d, options);
     size_t bytes = 0;
-    EXPECT_OK(mover_volume_rank_workspace_size(&desc, &bytes));
+    EXPECT_OK(mover_volume_rank_workspace_size(&desc, &bytes, nullptr));
     Workspace workspace(bytes);
     Ranks out = {std::vector<int64_t>(static_cast<size_t>(n), -1), std::vector<int64_t>(static_cast<size_t>(n), -1)};
     EXPECT_OK(mover_volume_rank(&desc, anchor.data(), others.data(), target.data(), options.mask_data(),
@@ -131,10 +131,10 @@ TEST(RankingErrors, NameTheFunctionAndTheArgument) {
     auto desc = scores_desc<float>(2, 2, 2, 2, {});
     for (const int64_t topk : {0, 3}) {
         desc.topk = topk;
-        EXPECT_FAILS(mover_volume_topk_workspace_size(&desc, &bytes), MOVER_ERROR_ARGUMENT,
+        EXPECT_FAILS(mover_volume_topk_workspace_size(&desc, &bytes, nullptr), MOVER_ERROR_ARGUMENT,
                      "topk must be from 1 to m = 2, got " + std::to_string(topk));
     }
-    EXPECT_OK(mover_volume_rank_workspace_size(&desc, &bytes));
+    EXPECT_OK(mover_volume_rank_workspace_size(&desc, &bytes, nullptr));
     Workspace workspace(bytes);
     for (const int64_t bad : {int64_t(-1), int64_t(2), INT64_MAX}) {
         const std::vector<int64_t> target = {0, bad};
@@ -152,13 +152,13 @@ TEST(RankingErrors, NameTheFunctionAndTheArgument) {
     EXPECT_EQ(better, (std::vector<int64_t>{7, 7}));
     desc.topk = 1;
     std::vector<float> values(2, 7);
-    EXPECT_OK(mover_volume_topk_workspace_size(&desc, &bytes));
+    EXPECT_OK(mover_volume_topk_workspace_size(&desc, &bytes, nullptr));
     EXPECT_FAILS(mover_volume_topk(&desc, rows.data(), rows.data(), nullptr, values.data(), tied.data(),
                                    workspace.data(), bytes - 1, nullptr),
                  MOVER_ERROR_WORKSPACE, "workspace");
     EXPECT_EQ(values, (std::vector<float>{7, 7}));
     desc.score = static_cast<mover_score>(3);
-    EXPECT_FAILS(mover_volume_rank_workspace_size(&desc, &bytes), MOVER_ERROR_ARGUMENT,
+    EXPECT_FAILS(mover_volume_rank_workspace_size(&desc, &bytes, nullptr), MOVER_ERROR_ARGUMENT,
                  "score must be MOVER_SCORE_VOLUME, MOVER_SCORE_SPAN or MOVER_SCORE_COSINE, got 3");
 }
 

@@ -233,17 +233,17 @@ TEST(ScoresErrors, NameTheFunctionAndTheArgument) {
     uint8_t mask = 1;
     mover_volume_scores_desc desc = {};
     desc.n = desc.m = desc.k = desc.d = 1;
-    EXPECT_FAILS(mover_volume_scores_forward_workspace_size(&desc, &bytes), MOVER_ERROR_ARGUMENT,
+    EXPECT_FAILS(mover_volume_scores_forward_workspace_size(&desc, &bytes, nullptr), MOVER_ERROR_ARGUMENT,
                  "k must be between 2 and 8 (the anchor counts), got 1");
     desc.k = 2;
     desc.score = MOVER_SCORE_COSINE;
-    EXPECT_FAILS(mover_volume_scores_backward_workspace_size(&desc, &bytes), MOVER_ERROR_ARGUMENT,
+    EXPECT_FAILS(mover_volume_scores_backward_workspace_size(&desc, &bytes, nullptr), MOVER_ERROR_ARGUMENT,
                  "score must be MOVER_SCORE_VOLUME or MOVER_SCORE_SPAN, got 2");
     desc.score = MOVER_SCORE_VOLUME;
     desc.precision = MOVER_PRECISION_TF32;
-    EXPECT_FAILS(mover_volume_scores_forward_workspace_size(&desc, &bytes), MOVER_ERROR_UNSUPPORTED, "tf32");
+    EXPECT_FAILS(mover_volume_scores_forward_workspace_size(&desc, &bytes, nullptr), MOVER_ERROR_UNSUPPORTED, "tf32");
     desc.precision = MOVER_PRECISION_FLOAT32;
-    EXPECT_OK(mover_volume_scores_forward_workspace_size(&desc, &bytes));
+    EXPECT_OK(mover_volume_scores_forward_workspace_size(&desc, &bytes, nullptr));
     Workspace workspace(bytes);
     EXPECT_FAILS(mover_volume_scores_forward(&desc, &x, &x, &mask, &x, nullptr, workspace.data(), bytes, nullptr),
                  MOVER_ERROR_ARGUMENT, "mover_volume_scores_forward: a mask is given, so desc.masked must be 1");
@@ -253,7 +253,7 @@ TEST(ScoresErrors, NameTheFunctionAndTheArgument) {
     EXPECT_FAILS(mover_volume_scores_forward(&desc, &x, &x, nullptr, &x, nullptr, workspace.data(), bytes, nullptr),
                  MOVER_ERROR_ARGUMENT, "mask must not be NULL");
     desc.masked = 0;
-    EXPECT_OK(mover_volume_scores_backward_workspace_size(&desc, &bytes));
+    EXPECT_OK(mover_volume_scores_backward_workspace_size(&desc, &bytes, nullptr));
     Workspace enough(bytes);
     EXPECT_FAILS(
         mover_volume_scores_backward(&desc, &x, nullptr, nullptr, &x, &x, &x, &x, enough.data(), bytes, nullptr),

@@ -32,7 +32,7 @@ Result<T> solve(int64_t batch, int64_t n, int64_t m, double epsilon, const std::
     mover_sinkhorn_desc desc = describe(dtype_of<T>, batch, n, m, epsilon, tol, max_iter);
     desc.solver = solver;
     size_t bytes = 0;
-    EXPECT_EQ(mover_sinkhorn_forward_workspace_size(&desc, &bytes), MOVER_OK) << mover_last_error();
+    EXPECT_EQ(mover_sinkhorn_forward_workspace_size(&desc, &bytes, nullptr), MOVER_OK) << mover_last_error();
     std::vector<char> workspace(bytes);
     Result<T> r{std::vector<T>(batch * n * m), std::vector<T>(batch * n), std::vector<T>(batch * m),
                 std::vector<T>(batch), std::vector<int32_t>(batch)};
@@ -78,7 +78,7 @@ TEST(Sinkhorn, UnequalMasses) {
 
     const mover_sinkhorn_desc desc = describe(MOVER_FLOAT64, 1, 2, 2, .25, 0, 1);
     size_t bytes = 0;
-    ASSERT_EQ(mover_sinkhorn_backward_workspace_size(&desc, &bytes), MOVER_OK);
+    ASSERT_EQ(mover_sinkhorn_backward_workspace_size(&desc, &bytes, nullptr), MOVER_OK);
     std::vector<char> workspace(bytes);
     const std::vector<double> pick = {1, 0, 0, 0};
     std::vector<double> grad(4), grad_a(2), grad_b(2);
@@ -105,7 +105,7 @@ TEST(Sinkhorn, IdentityRowsHaveAClosedForm) {
         // Gradient of trace(P): dC_ii = -P_ii (1 - p) / eps, dC_ij = P_ij p / eps.
         const mover_sinkhorn_desc desc = describe(MOVER_FLOAT64, 1, n, n, epsilon, 0, 1);
         size_t bytes = 0;
-        ASSERT_EQ(mover_sinkhorn_backward_workspace_size(&desc, &bytes), MOVER_OK);
+        ASSERT_EQ(mover_sinkhorn_backward_workspace_size(&desc, &bytes, nullptr), MOVER_OK);
         std::vector<char> workspace(bytes);
         std::vector<double> identity(n * n, 0.0), grad(n * n);
         for (int64_t i = 0; i < n; i++) identity[i * n + i] = 1;
@@ -276,7 +276,7 @@ TYPED_TEST(SinkhornOf, GradientMatchesCentralDifferencesOfTheConvergedPlan) {
     const auto r = solve<TypeParam>(1, n, m, epsilon, {cost.begin(), cost.end()});
     const mover_sinkhorn_desc desc = describe(dtype_of<TypeParam>, 1, n, m, epsilon, 0, 1);
     size_t bytes = 0;
-    ASSERT_EQ(mover_sinkhorn_backward_workspace_size(&desc, &bytes), MOVER_OK);
+    ASSERT_EQ(mover_sinkhorn_backward_workspace_size(&desc, &bytes, nullptr), MOVER_OK);
     std::vector<char> workspace(bytes);
     const std::vector<TypeParam> upstream(weight.begin(), weight.end());
     std::vector<TypeParam> grad(n * m);
@@ -303,7 +303,7 @@ TYPED_TEST(SinkhornOf, AConstantUpstreamHasNoGradient) {
     const auto r = solve<TypeParam>(1, n, n, .1, random_cost<TypeParam>(n * n, 12));
     const mover_sinkhorn_desc desc = describe(dtype_of<TypeParam>, 1, n, n, .1, 0, 1);
     size_t bytes = 0;
-    ASSERT_EQ(mover_sinkhorn_backward_workspace_size(&desc, &bytes), MOVER_OK);
+    ASSERT_EQ(mover_sinkhorn_backward_workspace_size(&desc, &bytes, nullptr), MOVER_OK);
     std::vector<char> workspace(bytes);
     const std::vector<TypeParam> ones(n * n, 1);
     std::vector<TypeParam> grad(n * n);
@@ -316,7 +316,7 @@ TYPED_TEST(SinkhornOf, AConstantUpstreamHasNoGradient) {
 TEST(SinkhornArguments, AreCheckedInSentences) {
     size_t bytes = 0;
     auto expect = [&](const mover_sinkhorn_desc &desc, mover_status status, const char *sentence) {
-        EXPECT_EQ(mover_sinkhorn_forward_workspace_size(&desc, &bytes), status);
+        EXPECT_EQ(mover_sinkhorn_forward_workspace_size(&desc, &bytes, nullptr), status);
         EXPECT_STREQ(mover_last_error(), sentence);
     };
     expect(describe(MOVER_FLOAT32, 1, 2, 2, -.1, 0, 1), MOVER_ERROR_ARGUMENT,
@@ -331,7 +331,7 @@ TEST(SinkhornArguments, AreCheckedInSentences) {
     unknown.solver = static_cast<mover_solver>(3);
     expect(unknown, MOVER_ERROR_ARGUMENT,
            "mover_sinkhorn_forward_workspace_size: solver must be MOVER_SOLVER_AUTO, _SINKHORN or _NEWTON, got 3");
-    EXPECT_EQ(mover_sinkhorn_forward_workspace_size(nullptr, &bytes), MOVER_ERROR_ARGUMENT);
+    EXPECT_EQ(mover_sinkhorn_forward_workspace_size(nullptr, &bytes, nullptr), MOVER_ERROR_ARGUMENT);
 }
 
 TEST(SinkhornArguments, ASmallWorkspaceIsRefusedAndNothingWritten) {
@@ -339,7 +339,7 @@ TEST(SinkhornArguments, ASmallWorkspaceIsRefusedAndNothingWritten) {
         mover_sinkhorn_desc desc = describe(MOVER_FLOAT32, 1, 3, 3, .1, 0, 1);
         desc.solver = solver;
         size_t bytes = 0;
-        ASSERT_EQ(mover_sinkhorn_forward_workspace_size(&desc, &bytes), MOVER_OK);
+        ASSERT_EQ(mover_sinkhorn_forward_workspace_size(&desc, &bytes, nullptr), MOVER_OK);
         std::vector<char> workspace(bytes);
         const auto cost = random_cost<float>(9, 13);
         std::vector<float> plan(9, 7), f(3, 7), g(3, 7), error(1, 7);

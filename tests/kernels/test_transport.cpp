@@ -44,7 +44,7 @@ template <typename T> struct Problem {
     void forward() {
         const mover_transport_desc d_ = desc();
         size_t bytes = 0;
-        ASSERT_EQ(mover_transport_forward_workspace_size(&d_, &bytes), MOVER_OK) << mover_last_error();
+        ASSERT_EQ(mover_transport_forward_workspace_size(&d_, &bytes, nullptr), MOVER_OK) << mover_last_error();
         std::vector<char> workspace(bytes);
         plan.resize(batch * n * m), cost.resize(batch * n * m), f.resize(batch * n), g.resize(batch * m);
         error.resize(batch), n_iter.resize(batch);
@@ -57,7 +57,7 @@ template <typename T> struct Problem {
     void forward_value() {
         const mover_transport_desc d_ = desc();
         size_t bytes = 0;
-        ASSERT_EQ(mover_transport_value_forward_workspace_size(&d_, &bytes), MOVER_OK);
+        ASSERT_EQ(mover_transport_value_forward_workspace_size(&d_, &bytes, nullptr), MOVER_OK);
         std::vector<char> workspace(bytes);
         value.resize(batch), f.resize(batch * n), g.resize(batch * m);
         ASSERT_EQ(mover_transport_value_forward(&d_, x.data(), y.data(), a_or_null(), b_or_null(), value.data(),
@@ -123,7 +123,7 @@ TYPED_TEST(TransportOf, EqualsCostThenSinkhorn) {
     desc.dtype = dtype_of<T>;
     desc.batch = 3, desc.n = 40, desc.m = 29, desc.epsilon = .1, desc.tol = 1e-4, desc.max_iter = 200;
     size_t bytes = 0;
-    ASSERT_EQ(mover_sinkhorn_forward_workspace_size(&desc, &bytes), MOVER_OK);
+    ASSERT_EQ(mover_sinkhorn_forward_workspace_size(&desc, &bytes, nullptr), MOVER_OK);
     std::vector<char> workspace(bytes);
     std::vector<T> plan(p.plan.size()), f(p.f.size()), g(p.g.size()), error(3);
     std::vector<int32_t> n_iter(3);
@@ -166,7 +166,7 @@ TYPED_TEST(TransportOf, GradientsMatchCentralDifferences) {
     t.forward();
     const mover_transport_desc desc = t.desc();
     size_t bytes = 0;
-    ASSERT_EQ(mover_transport_backward_workspace_size(&desc, &bytes), MOVER_OK);
+    ASSERT_EQ(mover_transport_backward_workspace_size(&desc, &bytes, nullptr), MOVER_OK);
     std::vector<char> workspace(bytes);
     const std::vector<T> grad_plan(weight.begin(), weight.end()), grad_cost(linear.begin(), linear.end());
     std::vector<T> grad_x(n * d), grad_y(m * d);
@@ -213,7 +213,7 @@ TYPED_TEST(TransportOf, ValueHasItsEnvelopeGradient) {
     t.forward_value();
     const mover_transport_desc desc = t.desc();
     size_t bytes = 0;
-    ASSERT_EQ(mover_transport_value_backward_workspace_size(&desc, &bytes), MOVER_OK);
+    ASSERT_EQ(mover_transport_value_backward_workspace_size(&desc, &bytes, nullptr), MOVER_OK);
     std::vector<char> workspace(bytes);
     const std::vector<T> grad_value = {2, -3};
     std::vector<T> grad_x(2 * n * d), grad_y(2 * m * d), grad_a(2 * n), grad_b(2 * m);

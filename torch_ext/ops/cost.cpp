@@ -21,8 +21,8 @@ Tensor cost(const Tensor &x_, const Tensor &y_, std::string precision) {
     const mover_cost_desc desc = describe(op, sets, precision);
     const Tensor x = dense(x_), y = dense(y_);
     const Tensor result = new_matrix(x, join(sets.leading, {sets.n, sets.m}));
-    const Workspace workspace = workspace_for(op, x, mover_cost_forward_workspace_size, desc);
     const mover_exec exec = lend(x, {sets.n, sets.m, sets.d});
+    const Workspace workspace = workspace_for(op, x, mover_cost_forward_workspace_size, desc, exec);
     check_status(op, mover_cost_forward(&desc, data_of(x), data_of(y), output(result), workspace.data(),
                                         workspace.bytes, &exec));
     return result;
@@ -37,8 +37,8 @@ std::tuple<Tensor, Tensor> cost_backward(const Tensor &grad_cost_, const Tensor 
     const mover_cost_desc desc = describe(op, sets, precision);
     const Tensor grad_cost = dense(grad_cost_), x = dense(x_), y = dense(y_);
     const Tensor grad_x = gradient_like(x, needs[0]), grad_y = gradient_like(y, needs[1]);
-    const Workspace workspace = workspace_for(op, x, mover_cost_backward_workspace_size, desc);
     const mover_exec exec = lend(x, {sets.n, sets.m, sets.d});
+    const Workspace workspace = workspace_for(op, x, mover_cost_backward_workspace_size, desc, exec);
     check_status(op, mover_cost_backward(&desc, data_of(x), data_of(y), data_of(grad_cost), output(grad_x, needs[0]),
                                          output(grad_y, needs[1]), workspace.data(), workspace.bytes, &exec));
     return {grad_x, grad_y};

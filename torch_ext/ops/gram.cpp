@@ -63,8 +63,8 @@ std::tuple<Tensor, Tensor> logdet(const Tensor &g_, std::string backend) {
     const Sizes leading = leading_sizes(g_, 2);
     const Tensor g = dense(g_);
     const Tensor result = new_empty(g, leading), info = new_empty(g, leading, ScalarType::Int);
-    const Workspace workspace = workspace_for(op, g, mover_logdet_workspace_size, desc);
     const mover_exec exec = lend(g, {desc.k});
+    const Workspace workspace = workspace_for(op, g, mover_logdet_workspace_size, desc, exec);
     check_status(op, mover_logdet_forward(&desc, data_of(g), output(result), static_cast<int32_t *>(output(info)),
                                           workspace.data(), workspace.bytes, &exec));
     return {result, info};
@@ -76,8 +76,8 @@ Tensor logdet_backward(const Tensor &grad_logdet_, const Tensor &g_, std::string
     check_shape(op, "grad_logdet", grad_logdet_, leading_sizes(g_, 2), "g", g_);
     const Tensor grad_logdet = dense(grad_logdet_), g = dense(g_);
     const Tensor grad_g = gradient_like(g, true);
-    const Workspace workspace = workspace_for(op, g, mover_logdet_workspace_size, desc);
     const mover_exec exec = lend(g, {desc.k});
+    const Workspace workspace = workspace_for(op, g, mover_logdet_workspace_size, desc, exec);
     check_status(op, mover_logdet_backward(&desc, data_of(g), data_of(grad_logdet), output(grad_g), workspace.data(),
                                            workspace.bytes, &exec));
     return grad_g;

@@ -60,8 +60,8 @@ std::tuple<Tensor, Tensor> forward(const char *op, const Tensor &anchor_, const 
     const std::optional<Tensor> mask = dense_or_none(mask_);
     const Tensor scores = new_empty(anchor, Sizes{desc.n, desc.m});
     const Tensor alphas = new_empty(anchor, keep ? Sizes{desc.n, desc.m, desc.k - 1} : Sizes{0});
-    const Workspace workspace = workspace_for(op, anchor, mover_volume_scores_forward_workspace_size, desc);
     const mover_exec exec = lend_for(anchor, desc);
+    const Workspace workspace = workspace_for(op, anchor, mover_volume_scores_forward_workspace_size, desc, exec);
     check_status(op,
                  mover_volume_scores_forward(&desc, data_of(anchor), data_of(others), bytes_of(mask), output(scores),
                                              output(alphas, keep), workspace.data(), workspace.bytes, &exec));
@@ -95,8 +95,8 @@ std::tuple<Tensor, Tensor> volume_scores_backward(const Tensor &grad_scores_, co
     const Tensor alphas = dense(alphas_);
     const std::optional<Tensor> mask = dense_or_none(mask_);
     const Tensor grad_anchor = gradient_like(anchor, needs[0]), grad_others = gradient_like(others, needs[1]);
-    const Workspace workspace = workspace_for(op, anchor, mover_volume_scores_backward_workspace_size, desc);
     const mover_exec exec = lend_for(anchor, desc);
+    const Workspace workspace = workspace_for(op, anchor, mover_volume_scores_backward_workspace_size, desc, exec);
     check_status(op,
                  mover_volume_scores_backward(&desc, data_of(anchor), data_of(others), bytes_of(mask), data_of(alphas),
                                               data_of(grad_scores), output(grad_anchor, needs[0]),
@@ -115,8 +115,8 @@ std::tuple<Tensor, Tensor> volume_topk(const Tensor &anchor_, const Tensor &othe
     const std::optional<Tensor> mask = dense_or_none(mask_);
     const Tensor values = new_empty(anchor, Sizes{desc.n, topk});
     const Tensor indices = new_empty(anchor, Sizes{desc.n, topk}, ScalarType::Long);
-    const Workspace workspace = workspace_for(op, anchor, mover_volume_topk_workspace_size, desc);
     const mover_exec exec = lend_for(anchor, desc);
+    const Workspace workspace = workspace_for(op, anchor, mover_volume_topk_workspace_size, desc, exec);
     check_status(op, mover_volume_topk(&desc, data_of(anchor), data_of(others), bytes_of(mask), output(values),
                                        indices_in(indices), workspace.data(), workspace.bytes, &exec));
     return {values, indices};
@@ -134,8 +134,8 @@ std::tuple<Tensor, Tensor> volume_rank(const Tensor &anchor_, const Tensor &othe
     const std::optional<Tensor> mask = dense_or_none(mask_);
     const Tensor better = new_empty(anchor, Sizes{desc.n}, ScalarType::Long);
     const Tensor tied = new_empty(anchor, Sizes{desc.n}, ScalarType::Long);
-    const Workspace workspace = workspace_for(op, anchor, mover_volume_rank_workspace_size, desc);
     const mover_exec exec = lend_for(anchor, desc);
+    const Workspace workspace = workspace_for(op, anchor, mover_volume_rank_workspace_size, desc, exec);
     check_status(op, mover_volume_rank(&desc, data_of(anchor), data_of(others),
                                        static_cast<const int64_t *>(data_of(target)), bytes_of(mask),
                                        indices_in(better), indices_in(tied), workspace.data(), workspace.bytes, &exec));

@@ -74,8 +74,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sinkhorn(const Tensor &cost_,
     const Tensor plan = new_matrix(cost, sizes_of(cost));
     const Tensor f = new_empty(cost, join(leading, {desc.n})), g = new_empty(cost, join(leading, {desc.m}));
     const Tensor n_iter = new_empty(cost, leading, ScalarType::Int), error = new_empty(cost, leading);
-    const Workspace workspace = workspace_for(op, cost, mover_sinkhorn_forward_workspace_size, desc);
     const mover_exec exec = lend(cost, {desc.n, desc.m});
+    const Workspace workspace = workspace_for(op, cost, mover_sinkhorn_forward_workspace_size, desc, exec);
     check_status(op, mover_sinkhorn_forward(&desc, data_of(cost), data_of(a), data_of(b), output(plan), output(f),
                                             output(g), static_cast<int32_t *>(output(n_iter)), output(error),
                                             workspace.data(), workspace.bytes, &exec));
@@ -93,8 +93,8 @@ std::tuple<Tensor, Tensor, Tensor> sinkhorn_backward(const Tensor &grad_plan_, c
     const Tensor grad_cost = new_matrix(plan, sizes_of(plan)); // the library always writes it
     const Tensor grad_a = new_empty(plan, needs[1] ? join(leading, {desc.n}) : Sizes{0});
     const Tensor grad_b = new_empty(plan, needs[2] ? join(leading, {desc.m}) : Sizes{0});
-    const Workspace workspace = workspace_for(op, plan, mover_sinkhorn_backward_workspace_size, desc);
     const mover_exec exec = lend(plan, {desc.n, desc.m});
+    const Workspace workspace = workspace_for(op, plan, mover_sinkhorn_backward_workspace_size, desc, exec);
     check_status(op, mover_sinkhorn_backward(&desc, data_of(plan), data_of(grad_plan), output(grad_cost),
                                              output(grad_a, needs[1]), output(grad_b, needs[2]), workspace.data(),
                                              workspace.bytes, &exec));
@@ -114,8 +114,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> transport(const Tenso
     const Tensor plan = new_matrix(x, join(sets.leading, {sets.n, sets.m})), cost = new_matrix(x, sizes_of(plan));
     const Tensor f = new_empty(x, join(sets.leading, {sets.n})), g = new_empty(x, join(sets.leading, {sets.m}));
     const Tensor n_iter = new_empty(x, sets.leading, ScalarType::Int), error = new_empty(x, sets.leading);
-    const Workspace workspace = workspace_for(op, x, mover_transport_forward_workspace_size, desc);
     const mover_exec exec = lend(x, {sets.n, sets.m, sets.d});
+    const Workspace workspace = workspace_for(op, x, mover_transport_forward_workspace_size, desc, exec);
     check_status(op, mover_transport_forward(&desc, data_of(x), data_of(y), data_of(a), data_of(b), output(plan),
                                              output(cost), output(f), output(g), static_cast<int32_t *>(output(n_iter)),
                                              output(error), workspace.data(), workspace.bytes, &exec));
@@ -138,8 +138,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> transport_backward(std::optional<Tens
     const Tensor grad_x = gradient_like(x, needs[0]), grad_y = gradient_like(y, needs[1]);
     const Tensor grad_a = new_empty(x, needs[2] ? join(sets.leading, {sets.n}) : Sizes{0});
     const Tensor grad_b = new_empty(x, needs[3] ? join(sets.leading, {sets.m}) : Sizes{0});
-    const Workspace workspace = workspace_for(op, x, mover_transport_backward_workspace_size, desc);
     const mover_exec exec = lend(x, {sets.n, sets.m, sets.d});
+    const Workspace workspace = workspace_for(op, x, mover_transport_backward_workspace_size, desc, exec);
     check_status(op, mover_transport_backward(&desc, data_of(x), data_of(y), data_of(plan), data_of(grad_plan),
                                               data_of(grad_cost), output(grad_x, needs[0]), output(grad_y, needs[1]),
                                               output(grad_a, needs[2]), output(grad_b, needs[3]), workspace.data(),
@@ -158,8 +158,8 @@ std::tuple<Tensor, Tensor, Tensor> transport_value(const Tensor &x_, const Tenso
     const Tensor x = dense(x_), y = dense(y_);
     const Tensor value = new_empty(x, sets.leading);
     const Tensor f = new_empty(x, join(sets.leading, {sets.n})), g = new_empty(x, join(sets.leading, {sets.m}));
-    const Workspace workspace = workspace_for(op, x, mover_transport_value_forward_workspace_size, desc);
     const mover_exec exec = lend(x, {sets.n, sets.m, sets.d});
+    const Workspace workspace = workspace_for(op, x, mover_transport_value_forward_workspace_size, desc, exec);
     check_status(op, mover_transport_value_forward(&desc, data_of(x), data_of(y), data_of(a), data_of(b), output(value),
                                                    output(f), output(g), workspace.data(), workspace.bytes, &exec));
     return {value, f, g};
@@ -183,8 +183,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> transport_value_backward(const Tensor
     const Tensor f = dense(f_), g = dense(g_);
     const Tensor grad_x = gradient_like(x, needs[0]), grad_y = gradient_like(y, needs[1]);
     const Tensor grad_a = gradient_like(f, needs[2]), grad_b = gradient_like(g, needs[3]);
-    const Workspace workspace = workspace_for(op, x, mover_transport_value_backward_workspace_size, desc);
     const mover_exec exec = lend(x, {sets.n, sets.m, sets.d});
+    const Workspace workspace = workspace_for(op, x, mover_transport_value_backward_workspace_size, desc, exec);
     check_status(op, mover_transport_value_backward(
                          &desc, data_of(x), data_of(y), data_of(a), data_of(b), data_of(f), data_of(g),
                          data_of(grad_value), output(grad_x, needs[0]), output(grad_y, needs[1]),

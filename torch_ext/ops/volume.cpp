@@ -90,8 +90,8 @@ Tensor group_volume_backward(const Tensor &grad_volume_, const Tensor &costs_, c
     check_shape(op, "grad_volume", grad_volume_, {desc.count}, "costs", costs_);
     const Tensor grad_volume = dense(grad_volume_), costs = dense(costs_), groups = dense(groups_);
     const Tensor grad_costs = gradient_like(costs, true);
-    const Workspace workspace = workspace_for(op, costs, mover_group_volume_backward_workspace_size, desc);
     const mover_exec exec = lend(costs, {});
+    const Workspace workspace = workspace_for(op, costs, mover_group_volume_backward_workspace_size, desc, exec);
     check_status(op, mover_group_volume_backward(&desc, data_of(costs), static_cast<const int64_t *>(data_of(groups)),
                                                  data_of(grad_volume), output(grad_costs), workspace.data(),
                                                  workspace.bytes, &exec));
@@ -107,8 +107,8 @@ Tensor expected_volume(const Tensor &c12_, const Tensor &c13_, const Tensor &c23
     const std::optional<Tensor> p23 = check_weights(op, "p23", p23_, "c23", c23_);
     const Tensor c12 = dense(c12_), c13 = dense(c13_), c23 = dense(c23_);
     const Tensor value = new_empty(c12, Sizes{});
-    const Workspace workspace = workspace_for(op, c12, mover_expected_volume_forward_workspace_size, desc);
     const mover_exec exec = lend(c12, {desc.n1, desc.n2, desc.n3});
+    const Workspace workspace = workspace_for(op, c12, mover_expected_volume_forward_workspace_size, desc, exec);
     check_status(op, mover_expected_volume_forward(&desc, data_of(c12), data_of(c13), data_of(c23), data_of(p12),
                                                    data_of(p13), data_of(p23), output(value), workspace.data(),
                                                    workspace.bytes, &exec));
@@ -132,8 +132,8 @@ expected_volume_with_gradients(const Tensor &c12_, const Tensor &c13_, const Ten
     const float one = 1;
     const double one_in_double = 1;
     const void *upstream = desc.dtype == MOVER_FLOAT32 ? static_cast<const void *>(&one) : &one_in_double;
-    const Workspace workspace = workspace_for(op, c12, mover_expected_volume_backward_workspace_size, desc);
     const mover_exec exec = lend(c12, {desc.n1, desc.n2, desc.n3});
+    const Workspace workspace = workspace_for(op, c12, mover_expected_volume_backward_workspace_size, desc, exec);
     check_status(op, mover_expected_volume_backward(
                          &desc, data_of(c12), data_of(c13), data_of(c23), data_of(p12), data_of(p13), data_of(p23),
                          upstream, output(value), output(grad_c12, needs[0]), output(grad_c13, needs[1]),

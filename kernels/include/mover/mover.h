@@ -20,7 +20,7 @@
  *     desc.epsilon = 0.1, desc.tol = 1e-3, desc.max_iter = 100;
  *     size_t bytes = 0;
  *     void *workspace = NULL;
- *     mover_status status = mover_transport_forward_workspace_size(&desc, &bytes);
+ *     mover_status status = mover_transport_forward_workspace_size(&desc, &bytes, NULL);
  *     if (status == MOVER_OK) {
  *         workspace = malloc(bytes);
  *         status = mover_transport_forward(&desc, x, y, NULL, NULL, plan, cost, f, g, &n_iter, &error,
@@ -51,8 +51,8 @@
  *               computed. Which pointers may be NULL is said at each function.
  *   Overlap     outputs and workspace must not overlap inputs or each other. Inputs may.
  *   Workspace   scratch memory of at least the size that the `_workspace_size` function of the call returned for the
- *               same descriptor, in the memory space of the backend, of any alignment; may be NULL where that size is
- *               0. Its contents mean nothing before or after the call. Functions without workspace arguments need none.
+ *               same descriptor and context, in the memory space of the backend, of any alignment; may be NULL where
+ * that size is 0. Its contents mean nothing before or after the call. Functions without workspace arguments need none.
  *   Values      numbers never cause an error. NaN or Inf in one problem of a batch makes the outputs of that
  *               problem NaN and leaves the others bit-identical. Row numbers must lie in their range.
  *   Repetition  on one machine the same inputs give the same bits, however many threads are lent and however loops
@@ -96,7 +96,8 @@ typedef enum mover_status {
     MOVER_ERROR_OVERFLOW = 2,    /* a size does not fit the address space */
     MOVER_ERROR_WORKSPACE = 3,   /* the workspace is smaller than the call needs */
     MOVER_ERROR_UNSUPPORTED = 4, /* an option, or a backend, that this build does not offer */
-    MOVER_ERROR_HOST = 5         /* a function lent through mover_exec reported a failure */
+    MOVER_ERROR_HOST = 5,        /* a function lent through mover_exec reported a failure */
+    MOVER_ERROR_CUDA = 6         /* CUDA, cuBLAS or cuSOLVER reported an error, which mover_last_error() names */
 } mover_status;
 
 /* A constant, short description of a status. Never NULL. */
@@ -184,8 +185,10 @@ typedef struct mover_cost_desc {
     mover_precision precision;
 } mover_cost_desc;
 
-MOVER_API mover_status mover_cost_forward_workspace_size(const mover_cost_desc *desc, size_t *bytes);
-MOVER_API mover_status mover_cost_backward_workspace_size(const mover_cost_desc *desc, size_t *bytes);
+MOVER_API mover_status mover_cost_forward_workspace_size(const mover_cost_desc *desc, size_t *bytes,
+                                                         const mover_exec *exec);
+MOVER_API mover_status mover_cost_backward_workspace_size(const mover_cost_desc *desc, size_t *bytes,
+                                                          const mover_exec *exec);
 
 /* x (batch, n, d), y (batch, m, d) -> cost (batch, n, m) */
 MOVER_API mover_status mover_cost_forward(const mover_cost_desc *desc, const void *x, const void *y, void *cost,
@@ -221,8 +224,10 @@ typedef struct mover_sinkhorn_desc {
     mover_solver solver;
 } mover_sinkhorn_desc;
 
-MOVER_API mover_status mover_sinkhorn_forward_workspace_size(const mover_sinkhorn_desc *desc, size_t *bytes);
-MOVER_API mover_status mover_sinkhorn_backward_workspace_size(const mover_sinkhorn_desc *desc, size_t *bytes);
+MOVER_API mover_status mover_sinkhorn_forward_workspace_size(const mover_sinkhorn_desc *desc, size_t *bytes,
+                                                             const mover_exec *exec);
+MOVER_API mover_status mover_sinkhorn_backward_workspace_size(const mover_sinkhorn_desc *desc, size_t *bytes,
+                                                              const mover_exec *exec);
 
 /* cost (batch, n, m), a, b -> plan (batch, n, m), f (batch, n), g (batch, m), n_iter, marginal_error. All outputs are
  * wanted. */
@@ -254,8 +259,10 @@ typedef struct mover_transport_desc {
     mover_precision precision;
 } mover_transport_desc;
 
-MOVER_API mover_status mover_transport_forward_workspace_size(const mover_transport_desc *desc, size_t *bytes);
-MOVER_API mover_status mover_transport_backward_workspace_size(const mover_transport_desc *desc, size_t *bytes);
+MOVER_API mover_status mover_transport_forward_workspace_size(const mover_transport_desc *desc, size_t *bytes,
+                                                              const mover_exec *exec);
+MOVER_API mover_status mover_transport_backward_workspace_size(const mover_transport_desc *desc, size_t *bytes,
+                                                               const mover_exec *exec);
 
 /* x (batch, n, d), y (batch, m, d), masses a and b as in sinkhorn -> plan, cost (batch, n, m), f (batch, n),
  * g (batch, m), n_iter, marginal_error. All outputs are wanted. */
@@ -273,8 +280,10 @@ MOVER_API mover_status mover_transport_backward(const mover_transport_desc *desc
 
 /* The optimal value, <P, cost> + epsilon KL(P | a b^T) = <f, a> + <g, b>, without returning the plan. */
 
-MOVER_API mover_status mover_transport_value_forward_workspace_size(const mover_transport_desc *desc, size_t *bytes);
-MOVER_API mover_status mover_transport_value_backward_workspace_size(const mover_transport_desc *desc, size_t *bytes);
+MOVER_API mover_status mover_transport_value_forward_workspace_size(const mover_transport_desc *desc, size_t *bytes,
+                                                                    const mover_exec *exec);
+MOVER_API mover_status mover_transport_value_backward_workspace_size(const mover_transport_desc *desc, size_t *bytes,
+                                                                     const mover_exec *exec);
 
 /* x, y, a, b as in transport -> value (batch), f (batch, n), g (batch, m). All outputs are wanted. */
 MOVER_API mover_status mover_transport_value_forward(const mover_transport_desc *desc, const void *x, const void *y,
@@ -314,7 +323,8 @@ typedef struct mover_logdet_desc {
 } mover_logdet_desc;
 
 /* One size for both directions. */
-MOVER_API mover_status mover_logdet_workspace_size(const mover_logdet_desc *desc, size_t *bytes);
+MOVER_API mover_status mover_logdet_workspace_size(const mover_logdet_desc *desc, size_t *bytes,
+                                                   const mover_exec *exec);
 
 /* The log-determinant of symmetric positive definite matrices by Cholesky, in double; only the lower triangle is read.
  * gram (batch, k, k) -> logdet (batch), info (batch) int32: 0, or the 1-based order of the first leading minor that is
@@ -366,7 +376,8 @@ typedef struct mover_group_volume_desc {
     int64_t n, k, count; /* n, count >= 0, 2 <= k <= MOVER_MAX_K */
 } mover_group_volume_desc;
 
-MOVER_API mover_status mover_group_volume_backward_workspace_size(const mover_group_volume_desc *desc, size_t *bytes);
+MOVER_API mover_status mover_group_volume_backward_workspace_size(const mover_group_volume_desc *desc, size_t *bytes,
+                                                                  const mover_exec *exec);
 
 /* costs, groups -> volume (count) */
 MOVER_API mover_status mover_group_volume_forward(const mover_group_volume_desc *desc, const void *costs,
@@ -390,9 +401,9 @@ typedef struct mover_expected_volume_desc {
 } mover_expected_volume_desc;
 
 MOVER_API mover_status mover_expected_volume_forward_workspace_size(const mover_expected_volume_desc *desc,
-                                                                    size_t *bytes);
+                                                                    size_t *bytes, const mover_exec *exec);
 MOVER_API mover_status mover_expected_volume_backward_workspace_size(const mover_expected_volume_desc *desc,
-                                                                     size_t *bytes);
+                                                                     size_t *bytes, const mover_exec *exec);
 
 /* p12, p13, p23: weights of the shapes of c12, c13, c23; each may be NULL: ones. -> value (1) */
 MOVER_API mover_status mover_expected_volume_forward(const mover_expected_volume_desc *desc, const void *c12,
@@ -437,8 +448,10 @@ typedef struct mover_volume_scores_desc {
     int64_t topk;   /* mover_volume_topk: 1 to m; the others do not read it */
 } mover_volume_scores_desc;
 
-MOVER_API mover_status mover_volume_scores_forward_workspace_size(const mover_volume_scores_desc *desc, size_t *bytes);
-MOVER_API mover_status mover_volume_scores_backward_workspace_size(const mover_volume_scores_desc *desc, size_t *bytes);
+MOVER_API mover_status mover_volume_scores_forward_workspace_size(const mover_volume_scores_desc *desc, size_t *bytes,
+                                                                  const mover_exec *exec);
+MOVER_API mover_status mover_volume_scores_backward_workspace_size(const mover_volume_scores_desc *desc, size_t *bytes,
+                                                                   const mover_exec *exec);
 
 /* anchor (n, d), others (m, k-1, d), mask -> scores (n, m), alphas (n, m, k-1). alphas may be NULL; it is what the
  * backward needs and means nothing else: alpha of the anchor and every member, in an order of the library's own where
@@ -458,8 +471,10 @@ MOVER_API mover_status mover_volume_scores_backward(const mover_volume_scores_de
  * that mover_volume_scores_forward returns for the same n, m, k, d, inputs and context. "Better" is smaller for VOLUME
  * and SPAN and larger for COSINE; NaN is worse than every number. */
 
-MOVER_API mover_status mover_volume_topk_workspace_size(const mover_volume_scores_desc *desc, size_t *bytes);
-MOVER_API mover_status mover_volume_rank_workspace_size(const mover_volume_scores_desc *desc, size_t *bytes);
+MOVER_API mover_status mover_volume_topk_workspace_size(const mover_volume_scores_desc *desc, size_t *bytes,
+                                                        const mover_exec *exec);
+MOVER_API mover_status mover_volume_rank_workspace_size(const mover_volume_scores_desc *desc, size_t *bytes,
+                                                        const mover_exec *exec);
 
 /* The topk best groups of every anchor, best first, equal scores in the order of their indices:
  * values (n, topk), indices (n, topk) int64. */
@@ -492,8 +507,10 @@ typedef struct mover_contrast_desc {
     mover_denominator denominator;
 } mover_contrast_desc;
 
-MOVER_API mover_status mover_contrast_forward_workspace_size(const mover_contrast_desc *desc, size_t *bytes);
-MOVER_API mover_status mover_contrast_backward_workspace_size(const mover_contrast_desc *desc, size_t *bytes);
+MOVER_API mover_status mover_contrast_forward_workspace_size(const mover_contrast_desc *desc, size_t *bytes,
+                                                             const mover_exec *exec);
+MOVER_API mover_status mover_contrast_backward_workspace_size(const mover_contrast_desc *desc, size_t *bytes,
+                                                              const mover_exec *exec);
 
 /* scores (batch, n, n), scale (1) or NULL: 1 -> loss (batch), rows (batch, n) and columns (batch, n): R and C. All
  * outputs are wanted. */
