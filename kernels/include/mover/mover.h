@@ -50,11 +50,15 @@
  *   NULL        an optional input that is NULL takes its default; an optional output that is NULL is not
  *               computed. Which pointers may be NULL is said at each function.
  *   Overlap     outputs and workspace must not overlap inputs or each other. Inputs may.
+ *   Memory      pointers to numbers are in the memory of the backend that the context names: of the host, or of the
+ *               present CUDA device. Descriptors, contexts and the sizes that are returned are the host's.
  *   Workspace   scratch memory of at least the size that the `_workspace_size` function of the call returned for the
- *               same descriptor and context, in the memory space of the backend, of any alignment; may be NULL where
- * that size is 0. Its contents mean nothing before or after the call. Functions without workspace arguments need none.
+ *               same descriptor and context, in the memory of the backend, of any alignment; may be NULL where that
+ *               size is 0. Its contents mean nothing before or after the call. Functions without workspace arguments
+ *               need none.
  *   Values      numbers never cause an error. NaN or Inf in one problem of a batch makes the outputs of that
- *               problem NaN and leaves the others bit-identical. Row numbers must lie in their range.
+ *               problem NaN and leaves the others bit-identical. Row numbers must lie in their range: on the CPU
+ *               others are an error, on CUDA each function says what they give.
  *   Repetition  on one machine the same inputs give the same bits, however many threads are lent and however loops
  *               are split among them, as long as a lent product repeats its own; a batch gives the bits of its
  *               problems solved one by one.
@@ -127,7 +131,8 @@ typedef enum mover_precision { MOVER_PRECISION_FLOAT32 = 0, MOVER_PRECISION_TF32
  *   AUTO       over-relaxed alternating updates, and Newton steps where many more of them would be needed */
 typedef enum mover_solver { MOVER_SOLVER_AUTO = 0, MOVER_SOLVER_SINKHORN = 1, MOVER_SOLVER_NEWTON = 2 } mover_solver;
 
-/* How log-determinants are factorised. AUTO: in registers; CUSOLVER: CUDA only. */
+/* How log-determinants are factorised. REGISTERS: k <= 8; CUSOLVER: its batched Cholesky, CUDA only, with the handle of
+ * the context; AUTO: in registers where k allows, else on CUDA cuSOLVER, on the CPU the library's own loops. */
 typedef enum mover_factorization {
     MOVER_FACTORIZATION_AUTO = 0,
     MOVER_FACTORIZATION_REGISTERS = 1,
@@ -368,7 +373,8 @@ MOVER_API mover_status mover_volume_backward(const mover_volume_desc *desc, cons
  * costs (k(k-1)/2, n, n) holds the squared distances of each pair of sets, in the order (0,1), (0,2), ..., (0,k-1),
  * (1,2), ..., (k-2,k-1): costs[p,i,j] is that of row i of the first set of pair p and row j of its second.
  * groups (count, k) are row numbers from 0 to n-1. On the CPU another number is MOVER_ERROR_ARGUMENT, with a sentence
- * that names the group, and nothing is written. A group may be listed more than once. Groups whose rows are linearly
+ * that names the group, and nothing is written; on CUDA such a group has volume NaN and adds nothing to the gradients.
+ * A group may be listed more than once. Groups whose rows are linearly
  * dependent to working precision have volume 0 and gradient 0. */
 
 typedef struct mover_group_volume_desc {
@@ -485,7 +491,8 @@ MOVER_API mover_status mover_volume_topk(const mover_volume_scores_desc *desc, c
 /* target (n) int64, the group that belongs to each anchor -> better (n) int64, how many groups score better than it,
  * and tied (n) int64, how many others score exactly as it does. Its rank is between better + 1 and better + tied + 1. A
  * target that scores NaN has better = m - 1, tied = 0; other groups that do are never better or tied. On the CPU a
- * target outside [0, m) is MOVER_ERROR_ARGUMENT, with a sentence that names its row, and nothing is written. */
+ * target outside [0, m) is MOVER_ERROR_ARGUMENT, with a sentence that names its row, and nothing is written; on CUDA
+ * its row has better = tied = -1. */
 MOVER_API mover_status mover_volume_rank(const mover_volume_scores_desc *desc, const void *anchor, const void *others,
                                          const int64_t *target, const uint8_t *mask, int64_t *better, int64_t *tied,
                                          void *workspace, size_t bytes, const mover_exec *exec);
