@@ -1,12 +1,13 @@
 // host.h: what torch lends to libmover, and how one call is made.
 //
-// The bodies in ops/ are the same for every backend; a backend is an implementation of this header (host_cpu.cpp)
-// and a registration table (register_cpu.cpp).
+// The bodies in ops/ are the same for every backend; a backend is an implementation of this header (host_cpu.cpp,
+// host_cuda.cpp) and a shared object that registers them for its devices (register.cpp).
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
 #include <optional>
 
 #include <torch/csrc/stable/ops.h>
@@ -17,14 +18,31 @@
 
 namespace mover_torch {
 
-// Threads and matrix products of torch for a call on the device of `like` whose matrices have the given sizes.
-mover_exec lend(const Tensor &like, std::initializer_list<int64_t> sizes);
+// What torch lends for one call on the device of `like`, whose matrices have the given sizes: on the CPU its threads
+// and matrix products; on CUDA its current stream and cuBLAS handle, and the device of `like` is the present one for as
+// long as this lives.
+class Host {
+  public:
+    explicit Host(const Tensor &like, std::initializer_list<int64_t> products = {}, bool factorizes = false);
+    ~Host();
+    Host(const Host &) = delete;
+    Host &operator=(const Host &) = delete;
+
+    const mover_exec *exec() const { return &exec_; }
+
+  private:
+    struct Device;
+    mover_exec exec_{};
+    std::unique_ptr<Device> device_;
+};
 
 // Raises "mover::<op>: <what the library said>" unless the status is MOVER_OK.
-void check_status(const char *op, mover_status status);
+inline void check_status(const char *op, mover_status status) {
+    if (status != MOVER_OK) fail(op, mover_last_error(), " (", mover_status_string(status), ")");
+}
 
-// An output of the size of a cost matrix, from torch's allocator. Where it is large its memory is asked for in huge
-// pages: the first touch of a page costs as much as computing what goes there.
+// An output of the size of a cost matrix, from torch's allocator. On the CPU the memory of a large one is asked for in
+// huge pages: the first touch of a page costs as much as computing what goes there.
 Tensor new_matrix(const Tensor &like, const Sizes &sizes);
 
 // Scratch memory from torch's allocator; none where a call needs none.
@@ -41,9 +59,9 @@ Workspace allocate(const Tensor &like, size_t bytes);
 template <class Desc>
 Workspace workspace_for(const char *op, const Tensor &like,
                         mover_status (*measure)(const Desc *, size_t *, const mover_exec *), const Desc &desc,
-                        const mover_exec &exec) {
+                        const Host &host) {
     size_t bytes = 0;
-    check_status(op, measure(&desc, &bytes, &exec));
+    check_status(op, measure(&desc, &bytes, host.exec()));
     return allocate(like, bytes);
 }
 

@@ -81,17 +81,15 @@ Tensor new_matrix(const Tensor &like, const Sizes &sizes) {
     return matrix;
 }
 
-mover_exec lend(const Tensor & /*like*/, std::initializer_list<int64_t> sizes) {
-    mover_exec exec{};
-    exec.backend = MOVER_CPU;
-    exec.parallel_for = parallel_for;
-    if (blas_is_usable() && (sizes.size() == 0 || std::max(sizes) <= blas_limit)) exec.gemm = gemm;
-    return exec;
+struct Host::Device {};
+
+Host::Host(const Tensor & /*like*/, std::initializer_list<int64_t> products, bool /*factorizes*/) {
+    exec_.backend = MOVER_CPU;
+    exec_.parallel_for = parallel_for;
+    if (products.size() && blas_is_usable() && std::max(products) <= blas_limit) exec_.gemm = gemm;
 }
 
-void check_status(const char *op, mover_status status) {
-    if (status != MOVER_OK) fail(op, mover_last_error(), " (", mover_status_string(status), ")");
-}
+Host::~Host() = default;
 
 Workspace allocate(const Tensor &like, size_t bytes) {
     if (bytes == 0) return {std::nullopt, 0};

@@ -299,7 +299,7 @@ mover_status R(mover_cpu_expected_volume_backward)(const mover_expected_volume_d
     mover_arena arena = mover_arena_over(workspace);
     triples call = triples_of(desc, c12, c13, c23, p12, p13, p23);
     take_backward(&call, &arena);
-    call.grad_value = *grad_value;
+    call.grad_value = grad_value ? *grad_value : 1;
     call.grad_c12 = grad_c12;
     call.grad_c13 = grad_c13;
     call.grad_c23 = grad_c23;

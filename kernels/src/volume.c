@@ -176,7 +176,6 @@ mover_status mover_expected_volume_backward(const mover_expected_volume_desc *de
     size_t needed;
     MOVER_TRY(expected_size(function, desc, 1, &needed, exec));
     MOVER_TRY(check_costs(function, desc, c12, c13, c23));
-    MOVER_TRY(mover_check_pointer(function, "grad_value", grad_value, 1));
     MOVER_TRY(mover_check_workspace(function, workspace, bytes, needed));
     return MOVER_CALL(exec, desc->dtype, expected_volume_backward, desc, c12, c13, c23, p12, p13, p23, grad_value,
                       value, grad_c12, grad_c13, grad_c23, grad_p12, grad_p13, grad_p23, workspace, exec);

@@ -54,7 +54,7 @@ template <class T> T value_of(const Problem<T> &p, const mover_exec *exec = null
 
 /* The gradients of c12, c13, c23, p12, p13, p23; those not in `wanted` stay empty. */
 template <class T>
-std::vector<std::vector<T>> gradients_of(const Problem<T> &p, T upstream = 1, unsigned wanted = 63,
+std::vector<std::vector<T>> gradients_of(const Problem<T> &p, T upstream = 1 /* passed as NULL */, unsigned wanted = 63,
                                          const mover_exec *exec = nullptr, T *value = nullptr) {
     const auto desc = p.desc();
     size_t bytes = 0;
@@ -69,8 +69,8 @@ std::vector<std::vector<T>> gradients_of(const Problem<T> &p, T upstream = 1, un
             to[q] = out[q].data();
         }
     EXPECT_OK(mover_expected_volume_backward(&desc, p.c12.data(), p.c13.data(), p.c23.data(), p.w12(), p.w13(), p.w23(),
-                                             &upstream, value, to[0], to[1], to[2], to[3], to[4], to[5],
-                                             workspace.data(), bytes, exec));
+                                             upstream == 1 ? nullptr : &upstream, value, to[0], to[1], to[2], to[3],
+                                             to[4], to[5], workspace.data(), bytes, exec));
     return out;
 }
 
@@ -293,10 +293,10 @@ TEST(ExpectedVolumeErrors, NameTheFunctionAndTheArgument) {
     EXPECT_FAILS(mover_expected_volume_forward(&desc, &x, &x, nullptr, nullptr, nullptr, nullptr, &value,
                                                workspace.data(), bytes, nullptr),
                  MOVER_ERROR_ARGUMENT, "c23 must not be NULL");
-    EXPECT_FAILS(mover_expected_volume_backward(&desc, &x, &x, &x, nullptr, nullptr, nullptr, nullptr, nullptr, &value,
-                                                nullptr, nullptr, nullptr, nullptr, nullptr, workspace.data(), bytes,
-                                                nullptr),
-                 MOVER_ERROR_ARGUMENT, "grad_value must not be NULL");
+    EXPECT_FAILS(mover_expected_volume_backward(&desc, &x, nullptr, &x, nullptr, nullptr, nullptr, nullptr, nullptr,
+                                                &value, nullptr, nullptr, nullptr, nullptr, nullptr, workspace.data(),
+                                                bytes, nullptr),
+                 MOVER_ERROR_ARGUMENT, "c13 must not be NULL");
     desc.n1 = desc.n2 = INT64_C(1) << 40;
     EXPECT_FAILS(mover_expected_volume_backward_workspace_size(&desc, &bytes, nullptr), MOVER_ERROR_OVERFLOW,
                  "does not fit");

@@ -257,11 +257,3 @@ def test_tensors_of_two_types_are_refused(name):
             RuntimeError, match=rf"mover::{called}: \w+ must have the dtype of \w+ \(float32\), got float64"
         ):
             operator(name)(*mixed)
-
-
-@pytest.mark.parametrize("name", ALL_OPERATORS)
-def test_a_cuda_device_is_refused(name):
-    """Dispatched by hand, so that it needs no device."""
-    cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
-    with pytest.raises(RuntimeError, match=f"mover::{name}: this build of mover runs on the CPU only"):
-        operator(name).redispatch(cuda, *ALL_OPERATORS[name](torch.float32))

@@ -66,3 +66,37 @@ def test_a_broken_library_says_so(tmp_path):
 def test_an_old_torch_is_refused():
     process = python("import torch; torch.__version__ = '2.10.1+cpu'; import mover.ops")
     assert "mover needs torch 2.11 or newer, this is torch 2.10.1+cpu" in process.stderr
+
+
+CALL = """
+import pathlib, torch, mover._load as load
+{before}
+import mover.ops
+cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)  # dispatched by hand, so that it needs no device
+mover.ops.cost(torch.ones(2, 3), torch.ones(2, 3))
+torch.ops.mover.cost.default.redispatch(cuda, torch.ones(2, 3), torch.ones(2, 3))
+"""
+
+
+def refusal(before: str) -> str:
+    process = python(CALL.format(before=before))
+    assert process.returncode != 0
+    return process.stderr.strip().splitlines()[-1]
+
+
+def test_without_cuda_kernels_a_cuda_tensor_gets_a_sentence(tmp_path):
+    missing = tmp_path / "libmover_torch_cuda.so"
+    assert refusal(f"load.CUDA_LIBRARY = pathlib.Path({str(missing)!r})") == (
+        "RuntimeError: mover::cost: the inputs are on a CUDA device, but this build of mover has no CUDA kernels. Build "
+        "them where nvcc is installed with `MOVER_CUDA=1 pip install --no-build-isolation -e .`, or move the inputs with "
+        ".cpu()."
+    )
+
+
+def test_cuda_kernels_of_another_torch_leave_the_cpu_usable(tmp_path):
+    broken = tmp_path / "libmover_torch_cuda.so"
+    broken.write_bytes(b"not a library")
+    load = f"load.CUDA_LIBRARY = pathlib.Path({str(broken)!r}); torch.version.cuda = "
+    assert "is a build without CUDA. Install one with CUDA" in refusal(load + "None")
+    assert f"{broken} cannot be loaded by torch" in refusal(load + "'13.0'")
+    assert "Build it again for this torch" in refusal(load + "'13.0'")

@@ -169,10 +169,11 @@ mover_solver parse_solver(const char *op, const std::string &solver) {
     fail(op, "solver must be 'auto', 'sinkhorn' or 'newton', got '", solver, "'");
 }
 
-mover_precision parse_precision(const char *op, const std::string &precision) {
+mover_precision parse_precision(const char *op, const std::string &precision, const Tensor &like) {
     if (precision == "float32") return MOVER_PRECISION_FLOAT32;
+    if (precision == "tf32" && like.is_cuda()) return MOVER_PRECISION_TF32;
     require(precision != "tf32", op, "precision 'tf32' needs a CUDA device; on the CPU use 'float32'");
-    fail(op, "precision must be 'float32', got '", precision, "'");
+    fail(op, "precision must be 'float32'", like.is_cuda() ? " or 'tf32'" : "", ", got '", precision, "'");
 }
 
 void check_needs(const char *op, const std::vector<bool> &needs, size_t expected) {

@@ -67,11 +67,11 @@ RowSets check_rows(const char *op, const Tensor &x, const Tensor &y);
 std::optional<Tensor> check_marginal(const char *op, const char *name, const std::optional<Tensor> &marginal,
                                      const Sizes &leading, int64_t n, const char *like_name, const Tensor &like);
 
-// Values shared by the transport operators.
+// Values shared by operators. Products in TF32 are for CUDA, where `like` is.
 void check_epsilon(const char *op, double epsilon);
 int32_t check_iterations(const char *op, int64_t max_iter, double tol);
 mover_solver parse_solver(const char *op, const std::string &solver);
-mover_precision parse_precision(const char *op, const std::string &precision);
+mover_precision parse_precision(const char *op, const std::string &precision, const Tensor &like);
 
 // Which gradients a backward operator is to compute; the others are returned with the shape (0).
 void check_needs(const char *op, const std::vector<bool> &needs, size_t expected);

@@ -35,10 +35,10 @@ std::tuple<Tensor, Tensor, Tensor> contrast(const Tensor &scores_, std::optional
     const Tensor scores = dense(scores_);
     const Tensor loss = new_empty(scores, leading_sizes(scores, 2));
     const Tensor rows = new_empty(scores, leading_sizes(scores, 1)), columns = new_empty(scores, sizes_of(rows));
-    const mover_exec exec = lend(scores, {});
-    const Workspace workspace = workspace_for(op, scores, mover_contrast_forward_workspace_size, desc, exec);
+    const Host host(scores);
+    const Workspace workspace = workspace_for(op, scores, mover_contrast_forward_workspace_size, desc, host);
     check_status(op, mover_contrast_forward(&desc, data_of(scores), data_of(scale), output(loss), output(rows),
-                                            output(columns), workspace.data(), workspace.bytes, &exec));
+                                            output(columns), workspace.data(), workspace.bytes, host.exec()));
     return {loss, rows, columns};
 }
 
@@ -54,11 +54,11 @@ std::tuple<Tensor, Tensor> contrast_backward(const Tensor &grad_loss_, const Ten
     const Tensor grad_loss = dense(grad_loss_), scores = dense(scores_), rows = dense(rows_), columns = dense(columns_);
     const Tensor grad_scores = gradient_like(scores, true);
     const Tensor grad_scale = new_empty(scores, needs[1] ? Sizes{} : Sizes{0});
-    const mover_exec exec = lend(scores, {});
-    const Workspace workspace = workspace_for(op, scores, mover_contrast_backward_workspace_size, desc, exec);
+    const Host host(scores);
+    const Workspace workspace = workspace_for(op, scores, mover_contrast_backward_workspace_size, desc, host);
     check_status(op, mover_contrast_backward(&desc, data_of(scores), data_of(scale), data_of(rows), data_of(columns),
                                              data_of(grad_loss), output(grad_scores), output(grad_scale, needs[1]),
-                                             workspace.data(), workspace.bytes, &exec));
+                                             workspace.data(), workspace.bytes, host.exec()));
     return {grad_scores, grad_scale};
 }
 

@@ -9,8 +9,8 @@ using torch::stable::new_empty;
 
 namespace {
 
-mover_cost_desc describe(const char *op, const RowSets &sets, const std::string &precision) {
-    return {sets.dtype, sets.batch, sets.n, sets.m, sets.d, parse_precision(op, precision)};
+mover_cost_desc describe(const char *op, const Tensor &x, const RowSets &sets, const std::string &precision) {
+    return {sets.dtype, sets.batch, sets.n, sets.m, sets.d, parse_precision(op, precision, x)};
 }
 
 } // namespace
@@ -18,13 +18,13 @@ mover_cost_desc describe(const char *op, const RowSets &sets, const std::string 
 Tensor cost(const Tensor &x_, const Tensor &y_, std::string precision) {
     const char *op = "cost";
     const RowSets sets = check_rows(op, x_, y_);
-    const mover_cost_desc desc = describe(op, sets, precision);
+    const mover_cost_desc desc = describe(op, x_, sets, precision);
     const Tensor x = dense(x_), y = dense(y_);
     const Tensor result = new_matrix(x, join(sets.leading, {sets.n, sets.m}));
-    const mover_exec exec = lend(x, {sets.n, sets.m, sets.d});
-    const Workspace workspace = workspace_for(op, x, mover_cost_forward_workspace_size, desc, exec);
+    const Host host(x, {sets.n, sets.m, sets.d});
+    const Workspace workspace = workspace_for(op, x, mover_cost_forward_workspace_size, desc, host);
     check_status(op, mover_cost_forward(&desc, data_of(x), data_of(y), output(result), workspace.data(),
-                                        workspace.bytes, &exec));
+                                        workspace.bytes, host.exec()));
     return result;
 }
 
@@ -34,13 +34,13 @@ std::tuple<Tensor, Tensor> cost_backward(const Tensor &grad_cost_, const Tensor 
     const RowSets sets = check_rows(op, x_, y_);
     check_shape(op, "grad_cost", grad_cost_, join(sets.leading, {sets.n, sets.m}), "x", x_);
     check_needs(op, needs, 2);
-    const mover_cost_desc desc = describe(op, sets, precision);
+    const mover_cost_desc desc = describe(op, x_, sets, precision);
     const Tensor grad_cost = dense(grad_cost_), x = dense(x_), y = dense(y_);
     const Tensor grad_x = gradient_like(x, needs[0]), grad_y = gradient_like(y, needs[1]);
-    const mover_exec exec = lend(x, {sets.n, sets.m, sets.d});
-    const Workspace workspace = workspace_for(op, x, mover_cost_backward_workspace_size, desc, exec);
+    const Host host(x, {sets.n, sets.m, sets.d});
+    const Workspace workspace = workspace_for(op, x, mover_cost_backward_workspace_size, desc, host);
     check_status(op, mover_cost_backward(&desc, data_of(x), data_of(y), data_of(grad_cost), output(grad_x, needs[0]),
-                                         output(grad_y, needs[1]), workspace.data(), workspace.bytes, &exec));
+                                         output(grad_y, needs[1]), workspace.data(), workspace.bytes, host.exec()));
     return {grad_x, grad_y};
 }
 

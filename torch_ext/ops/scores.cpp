@@ -46,8 +46,8 @@ const uint8_t *bytes_of(const std::optional<Tensor> &mask) { return static_cast<
 
 int64_t *indices_in(const Tensor &tensor) { return static_cast<int64_t *>(output(tensor)); }
 
-mover_exec lend_for(const Tensor &anchor, const mover_volume_scores_desc &desc) {
-    return lend(anchor, {desc.n, desc.m * (desc.k - 1), desc.d});
+Host host_for(const Tensor &anchor, const mover_volume_scores_desc &desc) {
+    return Host(anchor, {desc.n, desc.m * (desc.k - 1), desc.d});
 }
 
 // The forward; alphas are made where they are wanted.
@@ -55,16 +55,16 @@ std::tuple<Tensor, Tensor> forward(const char *op, const Tensor &anchor_, const 
                                    const std::optional<Tensor> &mask_, const std::string &score,
                                    const std::string &precision, bool keep) {
     const mover_volume_scores_desc desc =
-        describe(op, anchor_, others_, mask_, parse_score(op, score, false), parse_precision(op, precision));
+        describe(op, anchor_, others_, mask_, parse_score(op, score, false), parse_precision(op, precision, anchor_));
     const Tensor anchor = dense(anchor_), others = dense(others_);
     const std::optional<Tensor> mask = dense_or_none(mask_);
     const Tensor scores = new_empty(anchor, Sizes{desc.n, desc.m});
     const Tensor alphas = new_empty(anchor, keep ? Sizes{desc.n, desc.m, desc.k - 1} : Sizes{0});
-    const mover_exec exec = lend_for(anchor, desc);
-    const Workspace workspace = workspace_for(op, anchor, mover_volume_scores_forward_workspace_size, desc, exec);
+    const Host host = host_for(anchor, desc);
+    const Workspace workspace = workspace_for(op, anchor, mover_volume_scores_forward_workspace_size, desc, host);
     check_status(op,
                  mover_volume_scores_forward(&desc, data_of(anchor), data_of(others), bytes_of(mask), output(scores),
-                                             output(alphas, keep), workspace.data(), workspace.bytes, &exec));
+                                             output(alphas, keep), workspace.data(), workspace.bytes, host.exec()));
     return {scores, alphas};
 }
 
@@ -87,7 +87,7 @@ std::tuple<Tensor, Tensor> volume_scores_backward(const Tensor &grad_scores_, co
                                                   std::vector<bool> needs) {
     const char *op = "volume_scores_backward";
     const mover_volume_scores_desc desc =
-        describe(op, anchor_, others_, mask_, parse_score(op, score, false), parse_precision(op, precision));
+        describe(op, anchor_, others_, mask_, parse_score(op, score, false), parse_precision(op, precision, anchor_));
     check_shape(op, "alphas", alphas_, {desc.n, desc.m, desc.k - 1}, "anchor", anchor_);
     check_shape(op, "grad_scores", grad_scores_, {desc.n, desc.m}, "anchor", anchor_);
     check_needs(op, needs, 2);
@@ -95,12 +95,12 @@ std::tuple<Tensor, Tensor> volume_scores_backward(const Tensor &grad_scores_, co
     const Tensor alphas = dense(alphas_);
     const std::optional<Tensor> mask = dense_or_none(mask_);
     const Tensor grad_anchor = gradient_like(anchor, needs[0]), grad_others = gradient_like(others, needs[1]);
-    const mover_exec exec = lend_for(anchor, desc);
-    const Workspace workspace = workspace_for(op, anchor, mover_volume_scores_backward_workspace_size, desc, exec);
-    check_status(op,
-                 mover_volume_scores_backward(&desc, data_of(anchor), data_of(others), bytes_of(mask), data_of(alphas),
-                                              data_of(grad_scores), output(grad_anchor, needs[0]),
-                                              output(grad_others, needs[1]), workspace.data(), workspace.bytes, &exec));
+    const Host host = host_for(anchor, desc);
+    const Workspace workspace = workspace_for(op, anchor, mover_volume_scores_backward_workspace_size, desc, host);
+    check_status(op, mover_volume_scores_backward(&desc, data_of(anchor), data_of(others), bytes_of(mask),
+                                                  data_of(alphas), data_of(grad_scores), output(grad_anchor, needs[0]),
+                                                  output(grad_others, needs[1]), workspace.data(), workspace.bytes,
+                                                  host.exec()));
     return {grad_anchor, grad_others};
 }
 
@@ -115,10 +115,10 @@ std::tuple<Tensor, Tensor> volume_topk(const Tensor &anchor_, const Tensor &othe
     const std::optional<Tensor> mask = dense_or_none(mask_);
     const Tensor values = new_empty(anchor, Sizes{desc.n, topk});
     const Tensor indices = new_empty(anchor, Sizes{desc.n, topk}, ScalarType::Long);
-    const mover_exec exec = lend_for(anchor, desc);
-    const Workspace workspace = workspace_for(op, anchor, mover_volume_topk_workspace_size, desc, exec);
+    const Host host = host_for(anchor, desc);
+    const Workspace workspace = workspace_for(op, anchor, mover_volume_topk_workspace_size, desc, host);
     check_status(op, mover_volume_topk(&desc, data_of(anchor), data_of(others), bytes_of(mask), output(values),
-                                       indices_in(indices), workspace.data(), workspace.bytes, &exec));
+                                       indices_in(indices), workspace.data(), workspace.bytes, host.exec()));
     return {values, indices};
 }
 
@@ -134,11 +134,12 @@ std::tuple<Tensor, Tensor> volume_rank(const Tensor &anchor_, const Tensor &othe
     const std::optional<Tensor> mask = dense_or_none(mask_);
     const Tensor better = new_empty(anchor, Sizes{desc.n}, ScalarType::Long);
     const Tensor tied = new_empty(anchor, Sizes{desc.n}, ScalarType::Long);
-    const mover_exec exec = lend_for(anchor, desc);
-    const Workspace workspace = workspace_for(op, anchor, mover_volume_rank_workspace_size, desc, exec);
-    check_status(op, mover_volume_rank(&desc, data_of(anchor), data_of(others),
-                                       static_cast<const int64_t *>(data_of(target)), bytes_of(mask),
-                                       indices_in(better), indices_in(tied), workspace.data(), workspace.bytes, &exec));
+    const Host host = host_for(anchor, desc);
+    const Workspace workspace = workspace_for(op, anchor, mover_volume_rank_workspace_size, desc, host);
+    check_status(op,
+                 mover_volume_rank(&desc, data_of(anchor), data_of(others),
+                                   static_cast<const int64_t *>(data_of(target)), bytes_of(mask), indices_in(better),
+                                   indices_in(tied), workspace.data(), workspace.bytes, host.exec()));
     return {better, tied};
 }
 

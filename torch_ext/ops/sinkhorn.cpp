@@ -16,8 +16,8 @@ void check_not_empty(const char *op, int64_t batch, int64_t n, int64_t m) {
             " and m = ", m);
 }
 
-mover_transport_desc describe(const char *op, const RowSets &sets, double epsilon, int64_t max_iter, double tol,
-                              const std::string &solver, const std::string &precision) {
+mover_transport_desc describe(const char *op, const Tensor &x, const RowSets &sets, double epsilon, int64_t max_iter,
+                              double tol, const std::string &solver, const std::string &precision) {
     check_not_empty(op, sets.batch, sets.n, sets.m);
     check_epsilon(op, epsilon);
     mover_transport_desc desc{};
@@ -30,7 +30,7 @@ mover_transport_desc describe(const char *op, const RowSets &sets, double epsilo
     desc.tol = tol;
     desc.max_iter = check_iterations(op, max_iter, tol);
     desc.solver = parse_solver(op, solver);
-    desc.precision = parse_precision(op, precision);
+    desc.precision = parse_precision(op, precision, x);
     return desc;
 }
 
@@ -74,11 +74,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sinkhorn(const Tensor &cost_,
     const Tensor plan = new_matrix(cost, sizes_of(cost));
     const Tensor f = new_empty(cost, join(leading, {desc.n})), g = new_empty(cost, join(leading, {desc.m}));
     const Tensor n_iter = new_empty(cost, leading, ScalarType::Int), error = new_empty(cost, leading);
-    const mover_exec exec = lend(cost, {desc.n, desc.m});
-    const Workspace workspace = workspace_for(op, cost, mover_sinkhorn_forward_workspace_size, desc, exec);
+    const Host host(cost);
+    const Workspace workspace = workspace_for(op, cost, mover_sinkhorn_forward_workspace_size, desc, host);
     check_status(op, mover_sinkhorn_forward(&desc, data_of(cost), data_of(a), data_of(b), output(plan), output(f),
                                             output(g), static_cast<int32_t *>(output(n_iter)), output(error),
-                                            workspace.data(), workspace.bytes, &exec));
+                                            workspace.data(), workspace.bytes, host.exec()));
     return {plan, f, g, n_iter, error};
 }
 
@@ -93,11 +93,11 @@ std::tuple<Tensor, Tensor, Tensor> sinkhorn_backward(const Tensor &grad_plan_, c
     const Tensor grad_cost = new_matrix(plan, sizes_of(plan)); // the library always writes it
     const Tensor grad_a = new_empty(plan, needs[1] ? join(leading, {desc.n}) : Sizes{0});
     const Tensor grad_b = new_empty(plan, needs[2] ? join(leading, {desc.m}) : Sizes{0});
-    const mover_exec exec = lend(plan, {desc.n, desc.m});
-    const Workspace workspace = workspace_for(op, plan, mover_sinkhorn_backward_workspace_size, desc, exec);
+    const Host host(plan);
+    const Workspace workspace = workspace_for(op, plan, mover_sinkhorn_backward_workspace_size, desc, host);
     check_status(op, mover_sinkhorn_backward(&desc, data_of(plan), data_of(grad_plan), output(grad_cost),
                                              output(grad_a, needs[1]), output(grad_b, needs[2]), workspace.data(),
-                                             workspace.bytes, &exec));
+                                             workspace.bytes, host.exec()));
     return {needs[0] ? grad_cost : new_empty(plan, Sizes{0}), grad_a, grad_b};
 }
 
@@ -107,18 +107,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> transport(const Tenso
                                                                      std::string solver, std::string precision) {
     const char *op = "transport";
     const RowSets sets = check_rows(op, x_, y_);
-    const mover_transport_desc desc = describe(op, sets, epsilon, max_iter, tol, solver, precision);
+    const mover_transport_desc desc = describe(op, x_, sets, epsilon, max_iter, tol, solver, precision);
     const std::optional<Tensor> a = check_marginal(op, "a", a_, sets.leading, sets.n, "x", x_);
     const std::optional<Tensor> b = check_marginal(op, "b", b_, sets.leading, sets.m, "x", x_);
     const Tensor x = dense(x_), y = dense(y_);
     const Tensor plan = new_matrix(x, join(sets.leading, {sets.n, sets.m})), cost = new_matrix(x, sizes_of(plan));
     const Tensor f = new_empty(x, join(sets.leading, {sets.n})), g = new_empty(x, join(sets.leading, {sets.m}));
     const Tensor n_iter = new_empty(x, sets.leading, ScalarType::Int), error = new_empty(x, sets.leading);
-    const mover_exec exec = lend(x, {sets.n, sets.m, sets.d});
-    const Workspace workspace = workspace_for(op, x, mover_transport_forward_workspace_size, desc, exec);
+    const Host host(x, {sets.n, sets.m, sets.d});
+    const Workspace workspace = workspace_for(op, x, mover_transport_forward_workspace_size, desc, host);
     check_status(op, mover_transport_forward(&desc, data_of(x), data_of(y), data_of(a), data_of(b), output(plan),
                                              output(cost), output(f), output(g), static_cast<int32_t *>(output(n_iter)),
-                                             output(error), workspace.data(), workspace.bytes, &exec));
+                                             output(error), workspace.data(), workspace.bytes, host.exec()));
     return {plan, cost, f, g, n_iter, error};
 }
 
@@ -128,7 +128,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> transport_backward(std::optional<Tens
                                                               std::string precision, std::vector<bool> needs) {
     const char *op = "transport_backward";
     const RowSets sets = check_rows(op, x_, y_);
-    const mover_transport_desc desc = describe(op, sets, epsilon, 1, 0, "auto", precision);
+    const mover_transport_desc desc = describe(op, x_, sets, epsilon, 1, 0, "auto", precision);
     check_shape(op, "plan", plan_, join(sets.leading, {sets.n, sets.m}), "x", x_);
     require(grad_plan_.has_value() || grad_cost_.has_value(), op, "grad_plan and grad_cost must not both be None");
     check_needs(op, needs, 4);
@@ -138,12 +138,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> transport_backward(std::optional<Tens
     const Tensor grad_x = gradient_like(x, needs[0]), grad_y = gradient_like(y, needs[1]);
     const Tensor grad_a = new_empty(x, needs[2] ? join(sets.leading, {sets.n}) : Sizes{0});
     const Tensor grad_b = new_empty(x, needs[3] ? join(sets.leading, {sets.m}) : Sizes{0});
-    const mover_exec exec = lend(x, {sets.n, sets.m, sets.d});
-    const Workspace workspace = workspace_for(op, x, mover_transport_backward_workspace_size, desc, exec);
+    const Host host(x, {sets.n, sets.m, sets.d});
+    const Workspace workspace = workspace_for(op, x, mover_transport_backward_workspace_size, desc, host);
     check_status(op, mover_transport_backward(&desc, data_of(x), data_of(y), data_of(plan), data_of(grad_plan),
                                               data_of(grad_cost), output(grad_x, needs[0]), output(grad_y, needs[1]),
                                               output(grad_a, needs[2]), output(grad_b, needs[3]), workspace.data(),
-                                              workspace.bytes, &exec));
+                                              workspace.bytes, host.exec()));
     return {grad_x, grad_y, grad_a, grad_b};
 }
 
@@ -152,16 +152,17 @@ std::tuple<Tensor, Tensor, Tensor> transport_value(const Tensor &x_, const Tenso
                                                    double tol, std::string solver, std::string precision) {
     const char *op = "transport_value";
     const RowSets sets = check_rows(op, x_, y_);
-    const mover_transport_desc desc = describe(op, sets, epsilon, max_iter, tol, solver, precision);
+    const mover_transport_desc desc = describe(op, x_, sets, epsilon, max_iter, tol, solver, precision);
     const std::optional<Tensor> a = check_marginal(op, "a", a_, sets.leading, sets.n, "x", x_);
     const std::optional<Tensor> b = check_marginal(op, "b", b_, sets.leading, sets.m, "x", x_);
     const Tensor x = dense(x_), y = dense(y_);
     const Tensor value = new_empty(x, sets.leading);
     const Tensor f = new_empty(x, join(sets.leading, {sets.n})), g = new_empty(x, join(sets.leading, {sets.m}));
-    const mover_exec exec = lend(x, {sets.n, sets.m, sets.d});
-    const Workspace workspace = workspace_for(op, x, mover_transport_value_forward_workspace_size, desc, exec);
-    check_status(op, mover_transport_value_forward(&desc, data_of(x), data_of(y), data_of(a), data_of(b), output(value),
-                                                   output(f), output(g), workspace.data(), workspace.bytes, &exec));
+    const Host host(x, {sets.n, sets.m, sets.d});
+    const Workspace workspace = workspace_for(op, x, mover_transport_value_forward_workspace_size, desc, host);
+    check_status(op,
+                 mover_transport_value_forward(&desc, data_of(x), data_of(y), data_of(a), data_of(b), output(value),
+                                               output(f), output(g), workspace.data(), workspace.bytes, host.exec()));
     return {value, f, g};
 }
 
@@ -172,7 +173,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> transport_value_backward(const Tensor
                                                                     std::string precision, std::vector<bool> needs) {
     const char *op = "transport_value_backward";
     const RowSets sets = check_rows(op, x_, y_);
-    const mover_transport_desc desc = describe(op, sets, epsilon, 1, 0, "auto", precision);
+    const mover_transport_desc desc = describe(op, x_, sets, epsilon, 1, 0, "auto", precision);
     const std::optional<Tensor> a = check_marginal(op, "a", a_, sets.leading, sets.n, "x", x_);
     const std::optional<Tensor> b = check_marginal(op, "b", b_, sets.leading, sets.m, "x", x_);
     check_shape(op, "grad_value", grad_value_, sets.leading, "x", x_);
@@ -183,12 +184,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> transport_value_backward(const Tensor
     const Tensor f = dense(f_), g = dense(g_);
     const Tensor grad_x = gradient_like(x, needs[0]), grad_y = gradient_like(y, needs[1]);
     const Tensor grad_a = gradient_like(f, needs[2]), grad_b = gradient_like(g, needs[3]);
-    const mover_exec exec = lend(x, {sets.n, sets.m, sets.d});
-    const Workspace workspace = workspace_for(op, x, mover_transport_value_backward_workspace_size, desc, exec);
-    check_status(op, mover_transport_value_backward(
-                         &desc, data_of(x), data_of(y), data_of(a), data_of(b), data_of(f), data_of(g),
-                         data_of(grad_value), output(grad_x, needs[0]), output(grad_y, needs[1]),
-                         output(grad_a, needs[2]), output(grad_b, needs[3]), workspace.data(), workspace.bytes, &exec));
+    const Host host(x, {sets.n, sets.m, sets.d});
+    const Workspace workspace = workspace_for(op, x, mover_transport_value_backward_workspace_size, desc, host);
+    check_status(op, mover_transport_value_backward(&desc, data_of(x), data_of(y), data_of(a), data_of(b), data_of(f),
+                                                    data_of(g), data_of(grad_value), output(grad_x, needs[0]),
+                                                    output(grad_y, needs[1]), output(grad_a, needs[2]),
+                                                    output(grad_b, needs[3]), workspace.data(), workspace.bytes,
+                                                    host.exec()));
     return {grad_x, grad_y, grad_a, grad_b};
 }
 

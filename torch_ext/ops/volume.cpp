@@ -57,8 +57,8 @@ Tensor volume(const Tensor &v_, double eps) {
     const mover_volume_desc desc = describe_groups(op, v_, eps);
     const Tensor v = dense(v_);
     const Tensor result = new_empty(v, leading_sizes(v, 2));
-    const mover_exec exec = lend(v, {desc.k, desc.d});
-    check_status(op, mover_volume_forward(&desc, data_of(v), output(result), &exec));
+    const Host host(v);
+    check_status(op, mover_volume_forward(&desc, data_of(v), output(result), host.exec()));
     return result;
 }
 
@@ -68,8 +68,8 @@ Tensor volume_backward(const Tensor &grad_volume_, const Tensor &v_, double eps)
     check_shape(op, "grad_volume", grad_volume_, leading_sizes(v_, 2), "v", v_);
     const Tensor grad_volume = dense(grad_volume_), v = dense(v_);
     const Tensor grad_v = gradient_like(v, true);
-    const mover_exec exec = lend(v, {desc.k, desc.d});
-    check_status(op, mover_volume_backward(&desc, data_of(v), data_of(grad_volume), output(grad_v), &exec));
+    const Host host(v);
+    check_status(op, mover_volume_backward(&desc, data_of(v), data_of(grad_volume), output(grad_v), host.exec()));
     return grad_v;
 }
 
@@ -78,9 +78,9 @@ Tensor group_volume(const Tensor &costs_, const Tensor &groups_) {
     const mover_group_volume_desc desc = describe_listed(op, costs_, groups_);
     const Tensor costs = dense(costs_), groups = dense(groups_);
     const Tensor result = new_empty(costs, Sizes{desc.count});
-    const mover_exec exec = lend(costs, {});
+    const Host host(costs);
     check_status(op, mover_group_volume_forward(&desc, data_of(costs), static_cast<const int64_t *>(data_of(groups)),
-                                                output(result), &exec));
+                                                output(result), host.exec()));
     return result;
 }
 
@@ -90,11 +90,11 @@ Tensor group_volume_backward(const Tensor &grad_volume_, const Tensor &costs_, c
     check_shape(op, "grad_volume", grad_volume_, {desc.count}, "costs", costs_);
     const Tensor grad_volume = dense(grad_volume_), costs = dense(costs_), groups = dense(groups_);
     const Tensor grad_costs = gradient_like(costs, true);
-    const mover_exec exec = lend(costs, {});
-    const Workspace workspace = workspace_for(op, costs, mover_group_volume_backward_workspace_size, desc, exec);
+    const Host host(costs);
+    const Workspace workspace = workspace_for(op, costs, mover_group_volume_backward_workspace_size, desc, host);
     check_status(op, mover_group_volume_backward(&desc, data_of(costs), static_cast<const int64_t *>(data_of(groups)),
                                                  data_of(grad_volume), output(grad_costs), workspace.data(),
-                                                 workspace.bytes, &exec));
+                                                 workspace.bytes, host.exec()));
     return grad_costs;
 }
 
@@ -107,11 +107,11 @@ Tensor expected_volume(const Tensor &c12_, const Tensor &c13_, const Tensor &c23
     const std::optional<Tensor> p23 = check_weights(op, "p23", p23_, "c23", c23_);
     const Tensor c12 = dense(c12_), c13 = dense(c13_), c23 = dense(c23_);
     const Tensor value = new_empty(c12, Sizes{});
-    const mover_exec exec = lend(c12, {desc.n1, desc.n2, desc.n3});
-    const Workspace workspace = workspace_for(op, c12, mover_expected_volume_forward_workspace_size, desc, exec);
+    const Host host(c12);
+    const Workspace workspace = workspace_for(op, c12, mover_expected_volume_forward_workspace_size, desc, host);
     check_status(op, mover_expected_volume_forward(&desc, data_of(c12), data_of(c13), data_of(c23), data_of(p12),
                                                    data_of(p13), data_of(p23), output(value), workspace.data(),
-                                                   workspace.bytes, &exec));
+                                                   workspace.bytes, host.exec()));
     return value;
 }
 
@@ -129,16 +129,13 @@ expected_volume_with_gradients(const Tensor &c12_, const Tensor &c13_, const Ten
                  grad_c23 = gradient_like(c23, needs[2]);
     const Tensor grad_p12 = gradient_like(c12, needs[3]), grad_p13 = gradient_like(c13, needs[4]),
                  grad_p23 = gradient_like(c23, needs[5]);
-    const float one = 1;
-    const double one_in_double = 1;
-    const void *upstream = desc.dtype == MOVER_FLOAT32 ? static_cast<const void *>(&one) : &one_in_double;
-    const mover_exec exec = lend(c12, {desc.n1, desc.n2, desc.n3});
-    const Workspace workspace = workspace_for(op, c12, mover_expected_volume_backward_workspace_size, desc, exec);
+    const Host host(c12);
+    const Workspace workspace = workspace_for(op, c12, mover_expected_volume_backward_workspace_size, desc, host);
     check_status(op, mover_expected_volume_backward(
                          &desc, data_of(c12), data_of(c13), data_of(c23), data_of(p12), data_of(p13), data_of(p23),
-                         upstream, output(value), output(grad_c12, needs[0]), output(grad_c13, needs[1]),
+                         nullptr, output(value), output(grad_c12, needs[0]), output(grad_c13, needs[1]),
                          output(grad_c23, needs[2]), output(grad_p12, needs[3]), output(grad_p13, needs[4]),
-                         output(grad_p23, needs[5]), workspace.data(), workspace.bytes, &exec));
+                         output(grad_p23, needs[5]), workspace.data(), workspace.bytes, host.exec()));
     return {value, grad_c12, grad_c13, grad_c23, grad_p12, grad_p13, grad_p23};
 }
 

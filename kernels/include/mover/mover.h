@@ -417,8 +417,9 @@ MOVER_API mover_status mover_expected_volume_forward(const mover_expected_volume
                                                      const void *p23, void *value, void *workspace, size_t bytes,
                                                      const mover_exec *exec);
 
-/* grad_value (1) -> the six gradients; each may be NULL. Where value (1) is not NULL it is made in the same pass over
- * the triples: training calls this with grad_value = 1 instead of the forward, and scales the gradients later. */
+/* grad_value (1), NULL: 1 -> the six gradients; each may be NULL. Where value (1) is not NULL it is made in the same
+ * pass over the triples: training calls this with grad_value = NULL instead of the forward, and scales the gradients
+ * later. */
 MOVER_API mover_status mover_expected_volume_backward(const mover_expected_volume_desc *desc, const void *c12,
                                                       const void *c13, const void *c23, const void *p12,
                                                       const void *p13, const void *p23, const void *grad_value,

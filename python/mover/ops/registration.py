@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from mover._load import load_library
+from mover._load import load_cuda_library, load_library
 
 load_library()
+_no_cuda_because = load_cuda_library()
 _library = torch.library.Library("mover", "FRAGMENT")
 
 Gradients = tuple[Tensor | None, ...]
@@ -99,15 +100,12 @@ def _register_forward(name: str, fake: Callable[..., Any]) -> None:
 
 
 def _refuse_cuda(name: str) -> None:
-    """A sentence in place of the dispatcher's page, where the build has no CUDA kernel."""
-    if torch._C._dispatch_has_kernel_for_dispatch_key(f"mover::{name}", "CUDA"):
+    """A sentence in place of the dispatcher's page, where there are no CUDA kernels."""
+    if not _no_cuda_because:
         return
 
     def refuse(*inputs: Any) -> None:
-        raise RuntimeError(
-            f"mover::{name}: this build of mover runs on the CPU only, got a tensor on a CUDA device. "
-            "Move the inputs with .cpu()."
-        )
+        raise RuntimeError(f"mover::{name}: the inputs are on a CUDA device, but {_no_cuda_because}.")
 
     _library.impl(name, refuse, "CUDA")
 

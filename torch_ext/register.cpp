@@ -1,4 +1,4 @@
-// register_cpu.cpp: the CPU kernel of every operator.
+// register.cpp: the kernel of every operator, for the dispatch key that the shared object is built for.
 #include <torch/csrc/stable/library.h>
 
 #include "ops/contrast.h"
@@ -8,7 +8,10 @@
 #include "ops/sinkhorn.h"
 #include "ops/volume.h"
 
-STABLE_TORCH_LIBRARY_IMPL(mover, CPU, m) {
+// The macro joins its key to other names: it has to get the key itself.
+#define IMPLEMENT(key) STABLE_TORCH_LIBRARY_IMPL(mover, key, m)
+
+IMPLEMENT(MOVER_DISPATCH_KEY) {
     m.impl("cost", TORCH_BOX(&mover_torch::cost));
     m.impl("cost_backward", TORCH_BOX(&mover_torch::cost_backward));
     m.impl("sinkhorn", TORCH_BOX(&mover_torch::sinkhorn));
