@@ -87,9 +87,9 @@ def refusal(before: str) -> str:
 def test_without_cuda_kernels_a_cuda_tensor_gets_a_sentence(tmp_path):
     missing = tmp_path / "libmover_torch_cuda.so"
     assert refusal(f"load.CUDA_LIBRARY = pathlib.Path({str(missing)!r})") == (
-        "RuntimeError: mover::cost: the inputs are on a CUDA device, but this build of mover has no CUDA kernels. Build "
-        "them where nvcc is installed with `MOVER_CUDA=1 pip install --no-build-isolation -e .`, or move the inputs with "
-        ".cpu()."
+        "RuntimeError: mover::cost: the inputs are on a CUDA device, but this build of mover has no CUDA kernels. "
+        "Build them where nvcc is installed with `MOVER_CUDA=1 pip install --no-build-isolation -e .`, "
+        "or move the inputs with .cpu()."
     )
 
 

@@ -49,8 +49,8 @@ def symmetric_cross_entropy(
 ) -> Tensor:
     """The mean of `diagonal_cross_entropy` of scale * scores over both directions. (..., B, B) -> (...).
 
-    scale is a scalar, None is 1. With all clips usable it is one operator, `mover.ops.contrast`, which reads the scores once
-    in each direction, where torch's own functions go over them a dozen times.
+    scale is a scalar, None is 1. With all clips usable it is one operator, `mover.ops.contrast`, which reads the scores
+    once in each direction, where torch's own functions go over them a dozen times.
     """
     if usable is None:
         return ops.contrast(scores, scale, label_smoothing=label_smoothing, denominator=denominator)
