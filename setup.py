@@ -1,11 +1,11 @@
 """Builds the extensions with CMake, in the build tree that `cmake --preset release` uses too.
 
-They land inside the package: libmover_torch.so, which holds for every Python, mover._native, which is built for the
-Python that runs this, and with CUDA libmover_torch_cuda.so. An editable install needs nothing else, a wheel gets copies.
-Everything about the distribution itself is in pyproject.toml.
+They land inside the package: libmover_torch.so and, with CUDA, libmover_torch_cuda.so, which hold for every Python, and
+mover._native, which is built for the Python that runs this. An editable install needs nothing else, a wheel gets
+copies. Everything about the distribution itself is in pyproject.toml.
 
     MOVER_CUDA=1 or 0   with or without CUDA; by default with, where nvcc, a torch with CUDA and a GPU are all there
-    CUDAARCHS           for which GPUs, as CMake takes it ("90-real"); by default for the one that is there, else for all
+    CUDAARCHS           for which GPUs, as CMake takes it ("90-real"); by default for the GPU that is there, else all
     MAX_JOBS            how many compilers run at a time; by default one for each processor
 """
 
@@ -63,7 +63,11 @@ class CMakeBuild(build_ext):
             configure += ["-G", "Ninja"]
         subprocess.run(configure, check=True)
         jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
-        libraries = ["mover_torch"] + (["mover_torch_cuda"] if "-DMOVER_CUDA=ON" in cuda else [])
+        libraries = ["mover_torch"]
+        if "-DMOVER_CUDA=ON" in cuda:
+            libraries.append("mover_torch_cuda")
+        else:  # none of an earlier build may stay beside the new libraries
+            (SOURCES / "mover" / "lib" / "libmover_torch_cuda.so").unlink(missing_ok=True)
         targets = [*libraries, "mover_native"]
         subprocess.run([cmake, "--build", str(BUILD), "--target", *targets, "--parallel", jobs], check=True)
         if self.inplace or getattr(self, "editable_mode", False):
