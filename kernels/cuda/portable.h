@@ -20,8 +20,10 @@
 
 /* Both launches return a cudaError_t and leave no error behind. The kernel of a cooperative one may call
  * mover_grid_sync(): all its blocks must fit the device at once (mover_cooperative_blocks in device.h). */
+/* clang-format off */
 #define MOVER_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                                   \
-    ((kernel) < < < (grid), (block), (shared_bytes), (stream) >>> (__VA_ARGS__), cudaGetLastError())
+    ((kernel)<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__), cudaGetLastError())
+/* clang-format on */
 #define MOVER_LAUNCH_COOPERATIVE(kernel, grid, block, shared_bytes, stream, ...)                                       \
     mover_launch_cooperative(kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
 
