@@ -1,0 +1,4 @@
+/*
+ * cuda_runtime.h: stands in for CUDA's.
+ */
+#include "cuda_on_cpu.h"

@@ -1,0 +1,415 @@
+/*
+ * race.cpp: finds two accesses to the same bytes that nothing orders, one of them a write, and reads of bytes that
+ * nobody has written.
+ *
+ * The kernels of the race build are compiled with -fsanitize=thread, which calls the functions at the end of this file
+ * at every access; libtsan is not linked. What has been recorded about each word is compared with what orders two
+ * accesses on a device:
+ *
+ *   phase    launches and barriers of the grid: all that happened in an earlier phase is ordered
+ *   epoch    barriers of the block: all that the block did in an earlier epoch is ordered
+ *   clock    __syncwarp: each lane knows how far it has seen each other lane of its warp
+ *   release  a fence before an atomic operation, another one on the same address, a fence after that
+ *
+ * So a race is found under every schedule, whether or not it did harm. A shuffle orders nothing. From its start until
+ * the thread waits for it, the target of a background copy belongs to the copy alone.
+ */
+#include "emulator.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <map>
+#include <set>
+#include <tuple>
+
+extern "C" {
+extern const char __executable_start, _end;
+}
+
+namespace cuemu {
+
+bool detects_races() { return true; }
+
+/* ---- what is known about each word of 4 bytes ---- */
+
+struct access_record {
+    uint32_t phase, block, epoch, clock, caller;
+    uint16_t thread;
+    uint8_t bytes; /* of the word, one bit each; 0: no access */
+    bool atomic;
+};
+
+struct word {
+    access_record write, readers[2];
+    uint32_t copy_caller; /* of the background copy that the word belongs to; 0: none */
+    uint32_t owner;       /* shared memory: the run of the block that all this is about */
+    uint16_t copy_thread;
+    uint8_t written;
+};
+
+typedef std::array<uint32_t, 32> warp_clock;
+
+/* What a fence makes visible: all that was ordered before it. */
+struct release_point {
+    uint32_t block, epoch, thread;
+    warp_clock clock;
+};
+struct acquired_point {
+    release_point from;
+    uint32_t thread, epoch; /* by whom, when: all others of the block know it after the next barrier */
+};
+
+struct thread_clock {
+    warp_clock clock;
+    std::shared_ptr<release_point> fence; /* the last one */
+    std::vector<release_point> seen;      /* by atomic operations since */
+};
+
+struct block_clocks {
+    uint32_t run = 0, epoch = 0;
+    std::vector<thread_clock> threads;
+    std::vector<acquired_point> acquired;
+    word *words = nullptr; /* of shared memory */
+
+    ~block_clocks() { free(words); }
+};
+
+static uint32_t phase;
+/* By address of an atomic variable, then by block and thread. */
+static std::map<uintptr_t, std::map<std::pair<uint32_t, uint32_t>, release_point>> released;
+
+static word *fresh_words(size_t bytes) {
+    word *words = static_cast<word *>(calloc(bytes / 4 + 2, sizeof(word)));
+    if (!words) abort();
+    return words;
+}
+
+/* The words from the one that holds `address`; `origin` is aligned to 4 bytes. */
+static word *word_at(word *words, const char *origin, uintptr_t address) {
+    return words + (address - reinterpret_cast<uintptr_t>(origin)) / 4;
+}
+
+/* ---- findings; symbols are looked up when the launch has ended ---- */
+
+struct finding {
+    report_kind kind;
+    std::string sentence;
+    uint32_t caller, other;
+};
+static std::vector<finding> findings;
+static std::set<std::tuple<int, uint32_t, uint32_t>> known;
+constexpr size_t MOST_FINDINGS = 16;
+
+static void find(report_kind kind, const std::string &sentence, uint32_t caller, uint32_t other = 0) {
+    if (known.insert({kind, caller, other}).second && findings.size() < MOST_FINDINGS)
+        findings.push_back({kind, sentence, caller, other});
+}
+
+/* ---- what the scheduler tells ---- */
+
+void race_begin_launch(launch_run &) {
+    phase++;
+    released.clear();
+    known.clear();
+}
+
+void race_end_launch() {
+    for (const finding &f : findings)
+        report(f.kind, f.sentence + " at " + code_line(f.caller) + (f.other ? " and " + code_line(f.other) : ""));
+    findings.clear();
+}
+
+void race_begin_block(block_run &block) {
+    static uint32_t runs = 0;
+    if (!block.clocks) block.clocks = std::make_shared<block_clocks>();
+    block_clocks &clocks = *block.clocks;
+    if (!clocks.words) clocks.words = fresh_words(SHARED_ARENA);
+    clocks.run = ++runs;
+    clocks.epoch = 0;
+    clocks.acquired.clear();
+    clocks.threads.assign(block.threads.size(), {});
+    for (size_t i = 0; i < block.threads.size(); i++) clocks.threads[i].clock[i % 32] = 1;
+}
+
+void race_block_barrier(block_run &block) { block.clocks->epoch++; }
+
+void race_grid_barrier() {
+    phase++;
+    released.clear();
+}
+
+void race_warp_barrier(block_run &block, unsigned warp, unsigned lanes) {
+    thread_clock *clocks = &block.clocks->threads[warp * 32];
+    warp_clock joined = {};
+    for (unsigned rest = lanes; rest; rest &= rest - 1) {
+        const warp_clock &clock = clocks[__builtin_ctz(rest)].clock;
+        for (size_t lane = 0; lane < 32; lane++) joined[lane] = std::max(joined[lane], clock[lane]);
+    }
+    for (unsigned rest = lanes; rest; rest &= rest - 1) {
+        const auto lane = static_cast<unsigned>(__builtin_ctz(rest));
+        clocks[lane].clock = joined;
+        clocks[lane].clock[lane]++;
+    }
+}
+
+static thread_clock &clock_of(const thread &t) { return this_block().clocks->threads[t.number]; }
+
+void race_fence(thread &t) {
+    const block_run &block = this_block();
+    thread_clock &own = clock_of(t);
+    for (const release_point &from : own.seen) block.clocks->acquired.push_back({from, t.number, block.clocks->epoch});
+    own.seen.clear();
+    own.fence.reset(new release_point{block.number, block.clocks->epoch, t.number, own.clock});
+    own.clock[t.lane]++;
+}
+
+/* ---- what orders two accesses ---- */
+
+static bool covers(const release_point &from, const access_record &p) {
+    if (p.block != from.block) return false;
+    if (p.epoch != from.epoch) return p.epoch < from.epoch;
+    return p.thread / 32u == from.thread / 32u && p.clock <= from.clock[p.thread % 32];
+}
+
+/* Whether the earlier access `p` happened before what `t` does now. */
+static bool ordered(const access_record &p, const block_run &block, const thread &t) {
+    if (p.phase != phase) return true;
+    const block_clocks &clocks = *block.clocks;
+    if (p.block == block.number) {
+        if (p.thread == t.number || p.epoch < clocks.epoch) return true;
+        if (p.thread / 32u == t.warp && p.clock <= clocks.threads[t.number].clock[p.thread % 32]) return true;
+    }
+    return std::any_of(clocks.acquired.begin(), clocks.acquired.end(), [&](const acquired_point &a) {
+        return (a.thread == t.number || a.epoch < clocks.epoch) && covers(a.from, p);
+    });
+}
+
+static bool conflict(const access_record &p, const access_record &now, const block_run &block, const thread &t) {
+    return (p.bytes & now.bytes) && !(p.atomic && now.atomic) && !ordered(p, block, t);
+}
+
+static bool same_moment(const access_record &a, const access_record &b) {
+    return a.phase == b.phase && a.block == b.block && a.thread == b.thread && a.epoch == b.epoch && a.clock == b.clock;
+}
+
+/* ---- an access ---- */
+
+struct access_kind {
+    bool write, atomic, shared;
+};
+
+static const char *memory_name(bool shared) { return shared ? "shared memory: " : "device memory: "; }
+
+static void find_race(const access_kind &kind, const thread &t, const access_record &now, const access_record &p,
+                      bool other_writes) {
+    find(RACE,
+         std::string(memory_name(kind.shared)) + (kind.write ? "write by " : "read by ") + describe(t) +
+             text(" and %s by block %u, thread %u, unordered,", other_writes ? "write" : "read", p.block, p.thread),
+         now.caller, p.caller);
+}
+
+/* Two readers are kept, of different warps if there are. */
+static void keep_reader(word &w, const access_record &now, const block_run &block, const thread &t) {
+    access_record &first = w.readers[0], &second = w.readers[1];
+    const auto replaceable = [&](const access_record &r) { return !r.bytes || ordered(r, block, t); };
+    if (replaceable(first))
+        first = now;
+    else if (replaceable(second) || second.thread / 32 == first.thread / 32)
+        second = now;
+}
+
+static void check_word(word &w, const access_record &now, const access_kind &kind, const block_run &block,
+                       const thread &t) {
+    if (w.copy_caller)
+        find(RACE,
+             std::string(memory_name(kind.shared)) + (kind.write ? "write by " : "read by ") + describe(t) +
+                 text(" before thread %u waits for its background copy,", w.copy_thread),
+             now.caller, w.copy_caller);
+    if ((!kind.write || kind.atomic) && (now.bytes & ~w.written))
+        find(UNINITIALISED, std::string(memory_name(kind.shared)) + "read of what was never written by " + describe(t),
+             now.caller);
+    if (conflict(w.write, now, block, t)) find_race(kind, t, now, w.write, true);
+    if (!kind.write) {
+        keep_reader(w, now, block, t);
+        return;
+    }
+    for (const access_record &r : w.readers)
+        if (conflict(r, now, block, t)) find_race(kind, t, now, r, false);
+    const uint8_t before = same_moment(w.write, now) ? w.write.bytes : uint8_t(0);
+    w.write = now;
+    w.write.bytes |= before;
+    w.written |= now.bytes;
+}
+
+/* The words of an access and where they are; NULL if the memory is not watched. */
+static word *watched_words(uintptr_t address, size_t bytes, bool write, uint32_t caller, const thread &t,
+                           bool *shared) {
+    block_run &block = this_block();
+    const shared_memory &memory = block.shared;
+    if (address - reinterpret_cast<uintptr_t>(memory.arena) < SHARED_ARENA) {
+        const char *byte = reinterpret_cast<const char *>(address);
+        const bool inside =
+            std::any_of(memory.variables.begin(), memory.variables.end(),
+                        [&](const shared_variable &v) { return byte >= v.begin && byte + bytes <= v.begin + v.bytes; });
+        if (!inside) find(BOUNDS, "access outside every shared variable by " + describe(t), caller);
+        *shared = true;
+        return word_at(block.clocks->words, memory.arena, address);
+    }
+    if (in_device_arena(address)) {
+        const allocation *a = find_allocation(reinterpret_cast<const void *>(address));
+        if (!a || !is_device_range(reinterpret_cast<const void *>(address), bytes)) {
+            find(BOUNDS,
+                 text("%s of %zu bytes outside every device allocation by ", write ? "write" : "read", bytes) +
+                     describe(t),
+                 caller);
+            abandon_launch();
+        }
+        *shared = false;
+        return word_at(static_cast<word *>(a->shadow), a->begin, address);
+    }
+    if (on_any_stack(address)) {
+        find(RACE, "a local variable of another thread is used by " + describe(t), caller);
+        return nullptr;
+    }
+    if (address >= reinterpret_cast<uintptr_t>(&__executable_start) && address < reinterpret_cast<uintptr_t>(&_end))
+        return nullptr; /* constants */
+    const uintptr_t first = reinterpret_cast<uintptr_t>(block.threads.data());
+    if (address - first < block.threads.size() * sizeof(thread)) return nullptr; /* threadIdx */
+    if (address - reinterpret_cast<uintptr_t>(static_cast<block_position *>(&block)) < sizeof(block_run))
+        return nullptr;
+    const launch_request &request = this_launch().request;
+    if (address - reinterpret_cast<uintptr_t>(request.arguments) < request.argument_bytes) return nullptr;
+    find(POINTER, "host memory is used by " + describe(t), caller);
+    return nullptr;
+}
+
+static void access(uintptr_t address, size_t bytes, bool write, bool atomic, uint32_t caller) {
+    const thread &t = this_thread();
+    if (address - reinterpret_cast<uintptr_t>(t.machine.stack) < t.machine.stack_bytes) return;
+    access_kind kind = {write, atomic, false};
+    word *w = watched_words(address, bytes, write, caller, t, &kind.shared);
+    if (!w) return;
+    const block_run &block = this_block();
+    const block_clocks &clocks = *block.clocks;
+    access_record now = {phase,
+                         block.number,
+                         clocks.epoch,
+                         clocks.threads[t.number].clock[t.lane],
+                         caller,
+                         static_cast<uint16_t>(t.number),
+                         0,
+                         atomic};
+    for (uintptr_t at = address; at < address + bytes; w++) {
+        const uintptr_t end = std::min((at & ~uintptr_t(3)) + 4, address + bytes);
+        now.bytes = static_cast<uint8_t>(((1u << (end - at)) - 1) << (at & 3));
+        if (kind.shared && w->owner != clocks.run) {
+            *w = word();
+            w->owner = clocks.run;
+        }
+        check_word(*w, now, kind, block, t);
+        at = end;
+    }
+}
+
+void atomic_access(const volatile void *address, size_t bytes, const void *caller) {
+    if (!current) return;
+    const thread &t = this_thread();
+    const uintptr_t at = reinterpret_cast<uintptr_t>(address);
+    access(at, bytes, true, true, code_offset(caller));
+    thread_clock &own = clock_of(t);
+    auto &points = released[at];
+    for (const auto &entry : points) own.seen.push_back(entry.second);
+    if (own.fence) points[{this_block().number, t.number}] = *own.fence;
+}
+
+/* ---- background copies ---- */
+
+static void claim(const async_copy &copy, uint32_t caller) {
+    const block_run &block = this_block();
+    word *w = word_at(block.clocks->words, block.shared.arena, reinterpret_cast<uintptr_t>(copy.to));
+    for (int i = 0; i < copy.bytes / 4; i++) {
+        w[i].copy_caller = caller;
+        w[i].copy_thread = static_cast<uint16_t>(this_thread().number);
+    }
+}
+
+void race_begin_copy(const async_copy &copy) {
+    access(reinterpret_cast<uintptr_t>(copy.from), static_cast<size_t>(copy.from_bytes), false, false, copy.caller);
+    access(reinterpret_cast<uintptr_t>(copy.to), static_cast<size_t>(copy.bytes), true, false, copy.caller);
+    claim(copy, copy.caller);
+}
+
+void race_end_copy(const async_copy &copy) {
+    claim(copy, 0);
+    access(reinterpret_cast<uintptr_t>(copy.to), static_cast<size_t>(copy.bytes), true, false, copy.caller);
+}
+
+/* ---- memory that others write ---- */
+
+void race_fresh(allocation &memory) {
+    if (memory.shadow)
+        free(memory.shadow), memory.shadow = nullptr;
+    else
+        memory.shadow = fresh_words(memory.bytes);
+}
+
+template <class Visit> static void visit_words(const void *address, size_t bytes, Visit visit) {
+    const allocation *a = bytes ? find_allocation(address) : nullptr;
+    if (!a) return;
+    const uintptr_t begin = reinterpret_cast<uintptr_t>(address), end = begin + bytes;
+    word *w = word_at(static_cast<word *>(a->shadow), a->begin, begin);
+    for (uintptr_t at = begin & ~uintptr_t(3); at < end; at += 4, w++) {
+        const unsigned first = at < begin ? static_cast<unsigned>(begin - at) : 0;
+        const unsigned last = at + 4 > end ? static_cast<unsigned>(end - at) : 4;
+        visit(*w, static_cast<uint8_t>((1u << last) - (1u << first)));
+    }
+}
+
+void race_written(const void *address, size_t bytes) {
+    visit_words(address, bytes, [](word &w, uint8_t mask) { w.written |= mask; });
+}
+
+bool race_is_written(const void *address, size_t bytes) {
+    bool all = true;
+    visit_words(address, bytes, [&all](word &w, uint8_t mask) { all &= (w.written & mask) == mask; });
+    return all;
+}
+
+/* ---- what code compiled with -fsanitize=thread calls ---- */
+
+static inline void hook(void *address, size_t bytes, bool write, const void *caller) {
+    if (current) access(reinterpret_cast<uintptr_t>(address), bytes, write, false, code_offset(caller));
+}
+
+static inline void aligned_hook(void *address, size_t bytes, bool write, const void *caller) {
+    if (!current) return;
+    if (reinterpret_cast<uintptr_t>(address) % bytes)
+        find(BOUNDS, text("misaligned access of %zu bytes by ", bytes) + describe(this_thread()), code_offset(caller));
+    hook(address, bytes, write, caller);
+}
+
+} // namespace cuemu
+
+using namespace cuemu;
+
+#define CUEMU_HERE __builtin_return_address(0)
+#define CUEMU_HOOKS(bytes)                                                                                             \
+    void __tsan_read##bytes(void *p) { aligned_hook(p, bytes, false, CUEMU_HERE); }                                    \
+    void __tsan_write##bytes(void *p) { aligned_hook(p, bytes, true, CUEMU_HERE); }                                    \
+    void __tsan_unaligned_read##bytes(void *p) { hook(p, bytes, false, CUEMU_HERE); }                                  \
+    void __tsan_unaligned_write##bytes(void *p) { hook(p, bytes, true, CUEMU_HERE); }                                  \
+    void __tsan_volatile_read##bytes(void *p) { aligned_hook(p, bytes, false, CUEMU_HERE); }                           \
+    void __tsan_volatile_write##bytes(void *p) { aligned_hook(p, bytes, true, CUEMU_HERE); }
+extern "C" {
+CUEMU_HOOKS(1)
+CUEMU_HOOKS(2)
+CUEMU_HOOKS(4)
+CUEMU_HOOKS(8)
+CUEMU_HOOKS(16)
+void __tsan_read_range(void *p, unsigned long bytes) { hook(p, bytes, false, CUEMU_HERE); }
+void __tsan_write_range(void *p, unsigned long bytes) { hook(p, bytes, true, CUEMU_HERE); }
+void __tsan_func_entry(void *) {}
+void __tsan_func_exit() {}
+void __tsan_init() {}
+}

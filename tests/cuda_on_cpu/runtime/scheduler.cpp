@@ -1,0 +1,412 @@
+/*
+ * scheduler.cpp: runs the blocks of a launch.
+ *
+ * A thread runs until it waits: for its block, its warp or the grid. Who comes last checks that all wait for the same,
+ * at the same line, and releases them. Between two barriers threads run in the order of the schedule, so that code
+ * that needs a barrier it does not have goes wrong under one order or another.
+ *
+ * Blocks run one after the other, those of a cooperative launch together, and under the random schedule a few at a
+ * time.
+ */
+#include "emulator.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace cuemu {
+
+constexpr uint32_t BLOCKS_AT_A_TIME = 3;
+constexpr size_t MOST_THREADS = 16384; /* that run at a time */
+
+thread_position *current;
+
+static struct {
+    launch_run *launch;
+    std::vector<block_run> blocks; /* as many as run at a time; kept from launch to launch */
+    block_run *block;
+    thread *running;
+    random_numbers random{1};
+} run;
+
+thread &this_thread() { return *run.running; }
+block_run &this_block() { return *run.block; }
+launch_run &this_launch() { return *run.launch; }
+random_numbers &this_random() { return run.random; }
+
+bool same_place(const place &a, const place &b) {
+    return a.line == b.line && (a.file == b.file || !strcmp(a.file, b.file));
+}
+std::string place_text(const place &p) {
+    const char *slash = strrchr(p.file, '/');
+    return text("%s:%d", slash ? slash + 1 : p.file, p.line);
+}
+
+std::string describe(const thread &t) {
+    const uint3 &b = t.block->index, &i = t.index;
+    return text("%s, block (%u,%u,%u), thread (%u,%u,%u)", run.launch->name.c_str(), b.x, b.y, b.z, i.x, i.y, i.z);
+}
+
+launch_run::launch_run(const launch_request &r) : request(r), name(r.name) {}
+launch_run::~launch_run() { request.release(request.arguments); }
+
+/* Only here does a thread stop before its end. */
+static void wait_for_turn() { leave_fiber(false); }
+
+void abandon_launch() {
+    run.launch->failed = true;
+    run.running->state = FINISHED;
+    leave_fiber(true);
+    __builtin_unreachable();
+}
+
+/* The last to come would always be the first to go on; only in order may it. */
+static void go_on() {
+    if (config.order != FORWARD || this_thread().state != READY) wait_for_turn();
+}
+
+/* ---- the barrier of a block ---- */
+
+static const thread *find_thread(const block_run &block, thread_state state) {
+    for (const thread &t : block.threads)
+        if (t.state == state) return &t;
+    return nullptr;
+}
+
+/* All live threads of the block wait at its barrier. */
+static void release_block(block_run &block) {
+    const thread &first = *find_thread(block, AT_BLOCK_BARRIER);
+    int true_predicates = 0;
+    for (const thread &t : block.threads) {
+        if (t.state != AT_BLOCK_BARRIER) {
+            report(BARRIER,
+                   "barrier at " + place_text(first.where) + " although a thread has returned: " + describe(t));
+            abandon_launch();
+        }
+        if (!same_place(t.where, first.where) || t.barrier != first.barrier) {
+            report(BARRIER, describe(first) + " waits at " + place_text(first.where) + ", " + describe(t) + " at " +
+                                place_text(t.where));
+            abandon_launch();
+        }
+        true_predicates += t.predicate != 0;
+    }
+    const int all = true_predicates == static_cast<int>(block.threads.size());
+    for (thread &t : block.threads) {
+        t.barrier_result = t.barrier == BARRIER_COUNT ? true_predicates
+                           : t.barrier == BARRIER_AND ? all
+                                                      : true_predicates > 0;
+        t.state = READY;
+    }
+    block.arrived = 0;
+    race_block_barrier(block);
+}
+
+int block_barrier(barrier_kind kind, int predicate, const char *file, int line) {
+    thread &t = this_thread();
+    block_run &block = this_block();
+    t.state = AT_BLOCK_BARRIER;
+    t.barrier = kind;
+    t.predicate = predicate;
+    t.where = {file, line};
+    if (++block.arrived == block.live) release_block(block);
+    go_on();
+    return t.barrier_result;
+}
+
+/* ---- the barrier of a grid ---- */
+
+/* All live threads of the launch wait at its barrier. */
+static void release_grid() {
+    const thread *first = nullptr;
+    for (const block_run &block : run.blocks) {
+        if (!block.launch) continue;
+        for (const thread &t : block.threads) {
+            if (!first) first = &t;
+            if (t.state != AT_GRID_BARRIER) {
+                report(BARRIER, "grid barrier although a thread has returned: " + describe(t));
+                abandon_launch();
+            }
+            if (!same_place(t.where, first->where)) {
+                report(BARRIER, describe(*first) + " waits for the grid at " + place_text(first->where) + ", " +
+                                    describe(t) + " at " + place_text(t.where));
+                abandon_launch();
+            }
+        }
+    }
+    for (block_run &block : run.blocks)
+        if (block.launch)
+            for (thread &t : block.threads) t.state = READY;
+    run.launch->at_grid_barrier = 0;
+    race_grid_barrier();
+}
+
+void grid_barrier(const char *file, int line) {
+    thread &t = this_thread();
+    t.where = {file, line};
+    if (!run.launch->request.cooperative) {
+        report(BARRIER,
+               "grid barrier at " + place_text(t.where) + " in a launch that is not cooperative: " + describe(t));
+        abandon_launch();
+    }
+    t.state = AT_GRID_BARRIER;
+    if (++run.launch->at_grid_barrier == run.launch->live) release_grid();
+    go_on();
+}
+
+/* ---- operations of a warp ---- */
+
+static bool same_operation(const thread &a, const thread &b) {
+    return a.mask == b.mask && a.operation == b.operation && !strcmp(a.operation_name, b.operation_name) &&
+           same_place(a.where, b.where);
+}
+
+[[noreturn]] static void disagree(const thread &a, const thread &b) {
+    const std::string mine = text("%s, mask %08x at ", a.operation_name, a.mask) + place_text(a.where);
+    if (b.state == AT_WARP)
+        report(WARP, describe(a) + " is in " + mine +
+                         text(", lane %u in %s, mask %08x at ", b.lane, b.operation_name, b.mask) +
+                         place_text(b.where));
+    else
+        report(WARP,
+               describe(a) + " is in " + mine + text(", lane %u at the barrier at ", b.lane) + place_text(b.where));
+    abandon_launch();
+}
+
+/* Carries out the operation that `t` is in, if every lane that it names and that has not returned is there. */
+static bool try_warp(block_run &block, thread &t) {
+    warp_state &warp = block.warps[t.warp];
+    thread *lanes = &block.threads[t.warp * 32];
+    const unsigned needed = t.mask & warp.alive, there = needed & warp.waiting;
+    for (unsigned rest = there; rest; rest &= rest - 1)
+        if (!same_operation(t, lanes[__builtin_ctz(rest)])) disagree(t, lanes[__builtin_ctz(rest)]);
+    if (there != needed) return false;
+    warp_call call;
+    call.lanes = needed;
+    call.file = t.where.file;
+    call.line = t.where.line;
+    for (unsigned rest = needed; rest; rest &= rest - 1) {
+        const int lane = __builtin_ctz(rest);
+        call.input[lane] = lanes[lane].input;
+        call.output[lane] = lanes[lane].output;
+        call.thread[lane] = &lanes[lane];
+    }
+    thread_position *const self = current;
+    current = nullptr; /* what the operation reads and writes is no access of the kernel */
+    t.operation(call);
+    current = self;
+    if (t.orders_memory) race_warp_barrier(block, t.warp, needed);
+    for (unsigned rest = needed; rest; rest &= rest - 1) lanes[__builtin_ctz(rest)].state = READY;
+    warp.waiting &= ~needed;
+    return true;
+}
+
+void meet_in_warp(const char *name, unsigned mask, const void *input, void *output, warp_operation operation,
+                  bool orders_memory, const char *file, int line) {
+    thread &t = this_thread();
+    block_run &block = this_block();
+    t.state = AT_WARP;
+    t.where = {file, line};
+    t.operation_name = name;
+    t.mask = mask;
+    t.operation = operation;
+    t.input = input;
+    t.output = output;
+    t.orders_memory = orders_memory;
+    block.warps[t.warp].waiting |= 1u << t.lane;
+    if (!takes_part(mask, static_cast<int>(t.lane))) {
+        report(WARP, describe(t) + text(" calls %s with mask %08x, which it is not part of, at ", name, mask) +
+                         place_text(t.where));
+        abandon_launch();
+    }
+    try_warp(block, t);
+    go_on();
+}
+
+void report_absent_lane(const warp_call &call, int lane, int source) {
+    report(WARP, describe(static_cast<const thread &>(*call.thread[lane])) +
+                     text(" reads lane %d, which takes no part, at ", source) + place_text({call.file, call.line}));
+}
+
+void fence() { race_fence(this_thread()); }
+
+void trap(const char *what, const char *file, int line) {
+    report(BOUNDS, std::string(what) + " at " + place_text({file, line}) + " by " + describe(this_thread()));
+    abandon_launch();
+}
+
+/* ---- a thread from its start to its end ---- */
+
+static void finish_thread(thread &t, block_run &block) {
+    land_copies(t);
+    t.state = FINISHED;
+    block.live--;
+    run.launch->live--;
+    block.warps[t.warp].alive &= ~(1u << t.lane);
+    if (block.arrived && block.arrived == block.live) release_block(block);
+    if (run.launch->at_grid_barrier && run.launch->at_grid_barrier == run.launch->live) release_grid();
+    for (unsigned rest = block.warps[t.warp].waiting; rest; rest &= rest - 1) { /* who waited for this lane alone */
+        thread &other = block.threads[t.warp * 32 + static_cast<unsigned>(__builtin_ctz(rest))];
+        if (takes_part(other.mask, static_cast<int>(t.lane)) && try_warp(block, other)) break;
+    }
+}
+
+static void thread_main() {
+    arrive_in_fiber();
+    const launch_request &request = run.launch->request;
+    request.run(request.arguments);
+    finish_thread(this_thread(), this_block());
+    leave_fiber(true);
+    __builtin_unreachable();
+}
+
+static void begin_thread(thread &t, const block_run &block, unsigned number, size_t stack) {
+    const dim3 &size = block.size;
+    t.number = number;
+    t.warp = number / 32;
+    t.lane = number % 32;
+    t.index = {number % size.x, number / size.x % size.y, number / (size.x * size.y)};
+    t.block = &block;
+    t.state = READY;
+    t.copies.clear();
+    t.copy_group = 0;
+    prepare_fiber(t.machine, stack, thread_main);
+}
+
+/* ---- a block ---- */
+
+static void order_threads(block_run &block) {
+    const int count = static_cast<int>(block.threads.size());
+    block.order.resize(static_cast<size_t>(count));
+    for (int i = 0; i < count; i++) block.order[static_cast<size_t>(i)] = config.order == REVERSE ? count - 1 - i : i;
+    if (config.order == RANDOM)
+        for (int i = count; i > 1; i--)
+            std::swap(block.order[static_cast<size_t>(i - 1)], block.order[run.random.below(static_cast<unsigned>(i))]);
+}
+
+static void begin_block(block_run &block, uint32_t number, size_t first_stack) {
+    launch_run &launch = *run.launch;
+    block.launch = &launch;
+    block.number = number;
+    block.size = launch.request.block;
+    block.grid = launch.request.grid;
+    block.index = {number % block.grid.x, number / block.grid.x % block.grid.y, number / block.grid.x / block.grid.y};
+    const unsigned count = block.size.x * block.size.y * block.size.z;
+    block.threads.resize(count);
+    for (unsigned i = 0; i < count; i++) begin_thread(block.threads[i], block, i, first_stack + i);
+    for (unsigned w = 0; w < 32; w++) {
+        const unsigned lanes = count > 32 * w ? std::min(32u, count - 32 * w) : 0;
+        block.warps[w] = {lanes == 32 ? ~0u : (1u << lanes) - 1, 0};
+    }
+    block.live = static_cast<int>(count);
+    block.arrived = 0;
+    launch.live += count;
+    order_threads(block);
+    begin_shared(block.shared);
+    race_begin_block(block);
+}
+
+/* Lets each ready thread among order[begin, end) run once. Whether there was one. */
+static bool run_threads(block_run &block, size_t begin, size_t end) {
+    bool any = false;
+    for (size_t i = begin; i < end && !run.launch->failed; i++) {
+        thread &t = block.threads[static_cast<size_t>(block.order[i])];
+        if (t.state != READY) continue;
+        if (any && config.order == RANDOM && run.random.below(4) == 0) continue; /* lags behind */
+        any = true;
+        run.running = &t;
+        current = &t;
+        enter_fiber(t.machine);
+        current = nullptr;
+    }
+    return any;
+}
+
+/* Runs the block until all its threads wait for something outside, or have ended. In order, one warp goes as far as it
+ * can before the next: their stacks stay in the caches. Whether a thread ran. */
+static bool run_block(block_run &block) {
+    run.block = &block;
+    bool any = false;
+    if (config.order == RANDOM) {
+        any = run_threads(block, 0, block.order.size());
+        order_threads(block);
+        return any;
+    }
+    for (size_t begin = 0; begin < block.order.size(); begin += 32)
+        while (!run.launch->failed && run_threads(block, begin, std::min(begin + 32, block.order.size()))) any = true;
+    return any;
+}
+
+static void report_deadlock() {
+    std::string sentence = "no thread of " + run.launch->name + " can run:";
+    const thread *last = nullptr;
+    int shown = 0;
+    for (const block_run &block : run.blocks) {
+        if (!block.launch) continue;
+        for (const thread &t : block.threads) {
+            if (t.state == FINISHED || (last && last->state == t.state && same_place(last->where, t.where))) continue;
+            const char *what = t.state == AT_WARP            ? t.operation_name
+                               : t.state == AT_BLOCK_BARRIER ? "the barrier of its block"
+                                                             : "the barrier of the grid";
+            if (shown++ < 4)
+                sentence += text(" thread %u of block %u waits in %s at ", t.number, block.number, what) +
+                            place_text(t.where) + ";";
+            last = &t;
+        }
+    }
+    report(DEADLOCK, sentence);
+    run.launch->failed = true;
+}
+
+/* ---- a launch ---- */
+
+static uint32_t nth_block(const std::vector<uint32_t> &permutation, uint32_t n, uint32_t blocks) {
+    return config.order == FORWARD ? n : config.order == REVERSE ? blocks - 1 - n : permutation[n];
+}
+
+void run_blocks(launch_run &launch) {
+    static uint32_t launches = 0;
+    launch.serial = ++launches;
+    run.launch = &launch;
+    run.random = random_numbers(config.seed * 1000003 + launch.serial);
+    const size_t threads = launch.request.block.x * launch.request.block.y * launch.request.block.z;
+    uint32_t together = launch.request.cooperative ? launch.blocks : config.order == RANDOM ? BLOCKS_AT_A_TIME : 1;
+    together = std::min(together, launch.blocks);
+    if (together * threads > MOST_THREADS) {
+        report(LAUNCH,
+               launch.name + text(": %zu threads at a time are more than the emulator runs", together * threads));
+        return;
+    }
+    std::vector<uint32_t> permutation;
+    if (config.order == RANDOM) {
+        permutation.resize(launch.blocks);
+        for (uint32_t i = 0; i < launch.blocks; i++) permutation[i] = i;
+        for (uint32_t i = launch.blocks; i > 1; i--) std::swap(permutation[i - 1], permutation[run.random.below(i)]);
+    }
+    reserve_stacks(together * threads);
+    if (run.blocks.size() < together) run.blocks.resize(together);
+    for (block_run &block : run.blocks) block.launch = nullptr;
+    race_begin_launch(launch);
+
+    uint32_t begun = 0;
+    for (bool any = true; any && !launch.failed;) {
+        any = false;
+        for (uint32_t slot = 0; slot < together && !launch.failed; slot++) {
+            block_run &block = run.blocks[slot];
+            if (!block.launch) {
+                if (begun == launch.blocks) continue;
+                begin_block(block, nth_block(permutation, begun++, launch.blocks), slot * threads);
+            }
+            any |= run_block(block);
+            if (block.live == 0) {
+                end_shared(block);
+                block.launch = nullptr;
+                any = true;
+            }
+        }
+        if (!any && launch.live > 0) report_deadlock();
+    }
+    if (launch.failed) forget_fibers();
+    race_end_launch();
+    run.launch = nullptr;
+}
+
+} // namespace cuemu
