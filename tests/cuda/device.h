@@ -17,22 +17,24 @@ namespace fixtures {
 #define EXPECT_CUDA(call) EXPECT_EQ(call, cudaSuccess)
 
 /* Device memory of exactly `count` elements, at an address `shift` elements past an aligned one. It starts as what a
- * careless kernel would trip over, or as a copy of `values`. */
+ * careless kernel would trip over, or as a copy of `values`. (The emulator fills fresh memory itself, and knows that
+ * nobody has written it.) */
 template <class T> class DeviceArray {
   public:
     explicit DeviceArray(size_t count, size_t shift = 0) : count_(count), shift_(shift) {
         if (count == 0) return;
         EXPECT_CUDA(cudaMalloc(reinterpret_cast<void **>(&memory_), (count + shift) * sizeof(T)));
+#if !defined(CUDA_ON_CPU_H)
         EXPECT_CUDA(cudaMemset(memory_, 0xff, (count + shift) * sizeof(T)));
+#endif
     }
     explicit DeviceArray(const std::vector<T> &values, size_t shift = 0) : DeviceArray(values.size(), shift) {
-        if (count_) EXPECT_CUDA(cudaMemcpy(data(), values.data(), count_ * sizeof(T), cudaMemcpyHostToDevice));
+        if (count_ == 0) return;
+        EXPECT_CUDA(cudaMemcpy(data(), values.data(), count_ * sizeof(T), cudaMemcpyHostToDevice));
     }
     DeviceArray(const DeviceArray &) = delete;
     DeviceArray &operator=(const DeviceArray &) = delete;
-    ~DeviceArray() {
-        if (memory_) EXPECT_CUDA(cudaFree(memory_));
-    }
+    ~DeviceArray() { EXPECT_CUDA(cudaFree(memory_)); /* which may be NULL */ }
 
     T *data() { return memory_ ? memory_ + shift_ : nullptr; }
     size_t size() const { return count_; }
@@ -41,8 +43,8 @@ template <class T> class DeviceArray {
     std::vector<T> fetch() const {
         std::vector<T> values(count_);
         EXPECT_CUDA(cudaDeviceSynchronize());
-        if (count_)
-            EXPECT_CUDA(cudaMemcpy(values.data(), memory_ + shift_, count_ * sizeof(T), cudaMemcpyDeviceToHost));
+        if (count_ == 0) return values;
+        EXPECT_CUDA(cudaMemcpy(values.data(), memory_ + shift_, count_ * sizeof(T), cudaMemcpyDeviceToHost));
         return values;
     }
 
