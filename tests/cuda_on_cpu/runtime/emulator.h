@@ -153,7 +153,8 @@ struct launch_run {
     uint32_t serial = 0;
     uint32_t blocks = 0;
     bool failed = false;
-    long live = 0, at_grid_barrier = 0; /* threads of the blocks that run now */
+    long threads = 0;                   /* of all blocks */
+    long live = 0, at_grid_barrier = 0; /* of the blocks that run now */
     std::string name;
 
     explicit launch_run(const launch_request &r);

@@ -114,23 +114,30 @@ int block_barrier(barrier_kind kind, int predicate, const char *file, int line) 
 
 /* ---- the barrier of a grid ---- */
 
+static const thread *find_at_grid_barrier() {
+    const thread *found = nullptr;
+    for (const block_run &block : run.blocks)
+        if (block.launch && !found) found = find_thread(block, AT_GRID_BARRIER);
+    return found;
+}
+
 /* All live threads of the launch wait at its barrier. */
 static void release_grid() {
-    const thread *first = nullptr;
+    const thread &first = *find_at_grid_barrier();
+    const long returned = run.launch->threads - run.launch->live;
+    if (returned > 0) {
+        report(BARRIER, run.launch->name + text(": grid barrier although %ld threads have returned, at ", returned) +
+                            place_text(first.where));
+        abandon_launch();
+    }
     for (const block_run &block : run.blocks) {
         if (!block.launch) continue;
-        for (const thread &t : block.threads) {
-            if (!first) first = &t;
-            if (t.state != AT_GRID_BARRIER) {
-                report(BARRIER, "grid barrier although a thread has returned: " + describe(t));
-                abandon_launch();
-            }
-            if (!same_place(t.where, first->where)) {
-                report(BARRIER, describe(*first) + " waits for the grid at " + place_text(first->where) + ", " +
+        for (const thread &t : block.threads)
+            if (!same_place(t.where, first.where)) {
+                report(BARRIER, describe(first) + " waits for the grid at " + place_text(first.where) + ", " +
                                     describe(t) + " at " + place_text(t.where));
                 abandon_launch();
             }
-        }
     }
     for (block_run &block : run.blocks)
         if (block.launch)
@@ -381,28 +388,30 @@ void run_blocks(launch_run &launch) {
         for (uint32_t i = 0; i < launch.blocks; i++) permutation[i] = i;
         for (uint32_t i = launch.blocks; i > 1; i--) std::swap(permutation[i - 1], permutation[run.random.below(i)]);
     }
+    launch.threads = static_cast<long>(launch.blocks * threads);
     reserve_stacks(together * threads);
     if (run.blocks.size() < together) run.blocks.resize(together);
     for (block_run &block : run.blocks) block.launch = nullptr;
     race_begin_launch(launch);
 
     uint32_t begun = 0;
-    for (bool any = true; any && !launch.failed;) {
-        any = false;
+    const auto begin_next = [&](uint32_t slot) {
+        if (begun < launch.blocks)
+            begin_block(run.blocks[slot], nth_block(permutation, begun++, launch.blocks), slot * threads);
+    };
+    for (uint32_t slot = 0; slot < together; slot++) begin_next(slot);
+    while (launch.live > 0 && !launch.failed) {
+        bool any = false;
         for (uint32_t slot = 0; slot < together && !launch.failed; slot++) {
             block_run &block = run.blocks[slot];
-            if (!block.launch) {
-                if (begun == launch.blocks) continue;
-                begin_block(block, nth_block(permutation, begun++, launch.blocks), slot * threads);
-            }
+            if (!block.launch) continue;
             any |= run_block(block);
-            if (block.live == 0) {
-                end_shared(block);
-                block.launch = nullptr;
-                any = true;
-            }
+            if (block.live > 0) continue;
+            end_shared(block);
+            block.launch = nullptr;
+            begin_next(slot);
         }
-        if (!any && launch.live > 0) report_deadlock();
+        if (!any) report_deadlock();
     }
     if (launch.failed) forget_fibers();
     race_end_launch();
