@@ -162,3 +162,43 @@ int normalise_blocks() {
 cudaError_t launch_normalise(float *x, int n, double *partial, int blocks, int rounds, cudaStream_t stream) {
     return MOVER_LAUNCH_COOPERATIVE(normalise, blocks, THREADS, 0, stream, x, n, partial, rounds);
 }
+
+/* ---- operations of a warp ---- */
+
+static __global__ void lane_operations(int *out) {
+    const unsigned all = 0xffffffffu;
+    const int lane = threadIdx.x, odd = lane % 2;
+    out[SHUFFLE_7 * 32 + lane] = __shfl_sync(all, lane, 7);
+    out[SHUFFLE_3_OF_8 * 32 + lane] = __shfl_sync(all, lane, 3, 8);
+    out[XOR_5 * 32 + lane] = __shfl_xor_sync(all, lane, 5);
+    out[XOR_8_OF_8 * 32 + lane] = __shfl_xor_sync(all, lane, 8, 8);
+    out[DOWN_3 * 32 + lane] = __shfl_down_sync(all, lane, 3);
+    out[DOWN_3_OF_8 * 32 + lane] = __shfl_down_sync(all, lane, 3, 8);
+    out[UP_3 * 32 + lane] = __shfl_up_sync(all, lane, 3);
+    out[UP_3_OF_8 * 32 + lane] = __shfl_up_sync(all, lane, 3, 8);
+    out[BALLOT_ODD * 32 + lane] = (int)__ballot_sync(all, odd);
+    out[ANY_LAST * 32 + lane] = __any_sync(all, lane == 31);
+    out[ALL_BUT_LAST * 32 + lane] = __all_sync(all, lane < 31);
+    out[REDUCE_ADD * 32 + lane] = __reduce_add_sync(all, lane);
+    out[REDUCE_MAX * 32 + lane] = __reduce_max_sync(all, lane ^ 9);
+    out[BARRIER_COUNT_ODD * 32 + lane] = __syncthreads_count(odd);
+    out[BARRIER_AND_ODD * 32 + lane] = __syncthreads_and(odd);
+    out[BARRIER_OR_ODD * 32 + lane] = __syncthreads_or(odd);
+}
+
+cudaError_t launch_lane_operations(int *out, cudaStream_t stream) {
+    return MOVER_LAUNCH(lane_operations, 1, 32, 0, stream, out);
+}
+
+static __global__ void greedy(int *out) {
+    MOVER_SHARED_DYNAMIC(int, memory);
+    memory[threadIdx.x] = 1;
+    __syncthreads();
+    if (threadIdx.x == 0) *out = memory[blockDim.x - 1];
+}
+
+const void *greedy_kernel() { return (const void *)greedy; }
+
+cudaError_t launch_greedy(int *out, int threads, size_t dynamic_bytes, cudaStream_t stream) {
+    return MOVER_LAUNCH(greedy, 1, threads, dynamic_bytes, stream, out);
+}

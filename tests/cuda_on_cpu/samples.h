@@ -22,4 +22,30 @@ cudaError_t launch_log_sum_exp(const float *z, int n, int m, float *f, cudaStrea
 int normalise_blocks();
 cudaError_t launch_normalise(float *x, int n, double *partial, int blocks, int rounds, cudaStream_t stream);
 
+/* What each of 32 lanes gets of its number from the operations of a warp and barriers: out (LANE_OPERATIONS, 32). */
+enum lane_operation {
+    SHUFFLE_7,
+    SHUFFLE_3_OF_8,
+    XOR_5,
+    XOR_8_OF_8,
+    DOWN_3,
+    DOWN_3_OF_8,
+    UP_3,
+    UP_3_OF_8,
+    BALLOT_ODD,
+    ANY_LAST,
+    ALL_BUT_LAST,
+    REDUCE_ADD,
+    REDUCE_MAX,
+    BARRIER_COUNT_ODD,
+    BARRIER_AND_ODD,
+    BARRIER_OR_ODD,
+    LANE_OPERATIONS
+};
+cudaError_t launch_lane_operations(int *out, cudaStream_t stream);
+
+/* A kernel that asks for more of everything: `threads` a block, dynamic shared memory. Writes 1 to out. */
+const void *greedy_kernel();
+cudaError_t launch_greedy(int *out, int threads, size_t dynamic_bytes, cudaStream_t stream);
+
 #endif
