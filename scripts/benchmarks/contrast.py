@@ -106,14 +106,14 @@ def _properties(loss_of: Callable[..., Tensor], rows: list[Tensor]) -> dict:
     equal = gradients(loss_of, [rows[1], rows[1], rows[2]])
     mebibytes = peak_mebibytes(lambda: gradients(loss_of, rows))
     return {
-        "gradient error": relative_error(_tangent(gradients(loss_of, rows), rows), _tangent(exact, rows)),
+        "gradient error": relative_error(tangent(gradients(loss_of, rows), rows), tangent(exact, rows)),
         "finite where text = video": all(bool(grad.isfinite().all()) for grad in equal),
         "peak, MiB": mebibytes,
         "arrays": mebibytes * 2**20 / (4 * rows[0].shape[0] ** 2),
     }
 
 
-def _tangent(grads: tuple[Tensor, ...], rows: list[Tensor]) -> tuple[Tensor, ...]:
+def tangent(grads: tuple[Tensor, ...], rows: list[Tensor]) -> tuple[Tensor, ...]:
     """Without the part along the row itself, in which formulas for unit rows are free to differ."""
     return tuple(
         grad.double() - (grad * row).sum(-1, keepdim=True) * row for grad, row in zip(grads, rows, strict=True)

@@ -34,6 +34,9 @@ class Problem:
     def double(self) -> Problem:
         return replace(self, x=self.x.double(), y=self.y.double(), weight=self.weight.double())
 
+    def to(self, device: torch.device | str) -> Problem:
+        return replace(self, x=self.x.to(device), y=self.y.to(device), weight=self.weight.to(device))
+
 
 def make(data: str, rows: int, width: int, pairs: int, epsilon: float, tol: float) -> Problem:
     """A problem in float32, drawn from seed 0."""

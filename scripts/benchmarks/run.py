@@ -1,9 +1,11 @@
-"""Runs benchmarks and writes <out>/<name>-cpu.json and the table rendered from it, <out>/<name>-cpu.md."""
+"""Runs benchmarks and writes <out>/<name>-cpu.json and the table rendered from it, <out>/<name>-cpu.md; with
+--device cuda <name>-cuda, and a summary cuda.md."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import contrast
@@ -26,18 +28,43 @@ BENCHMARKS = {
     "memory": memory,
     "threads": threads,
 }
+ON_GPU = ("transport", "triples", "contrast", "ranking", "logdet")
 
-EPILOG = """All run on one pinned thread (but threads, which compares one with two), contenders in turn; times are
-medians. The whole takes about 20 minutes, with --quick about 5. A peer that is not installed is reported
+EPILOG = f"""On the CPU all run on one pinned thread (but threads, which compares one with two), contenders in turn;
+times are medians. The whole takes about 20 minutes, with --quick about 5. A peer that is not installed is reported
 as such; scripts/bootstrap bench installs them.
+
+With --device cuda: {", ".join(ON_GPU)}. They take the torch and the peers that are there, and the libraries that
+scripts/gpu-check has built, and end in about 4 minutes.
 
 examples:
   scripts/bench transport
   scripts/bench contrast triples --quick --out /tmp/results
+  scripts/bench --device cuda transport
+  scripts/bench --device cuda --table-only
 """
 
 
-def main() -> None:
+def main() -> int:
+    arguments = _parse()
+    if arguments.device == "cuda":
+        from gpu import run as gpu
+
+        if arguments.table_only:
+            for path in gpu.render_all(arguments.out):
+                print(f"{path} written")
+            return 0
+        plan = "quick" if arguments.quick else "full" if arguments.full else "default"
+        return gpu.main(arguments.names, plan, arguments.out, arguments.within, arguments.commit)
+    measure.pin_one_thread()
+    environment = measure.environment()  # before any result is written into the checkout
+    for name in arguments.names or BENCHMARKS:
+        for path in write(name, arguments.quick, arguments.out, environment):
+            print(f"{path} written")
+    return 0
+
+
+def _parse(words: list[str] | None = None) -> argparse.Namespace:
     listing = "\n".join(f"  {name:10} {(module.__doc__ or '').splitlines()[0]}" for name, module in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
@@ -46,21 +73,29 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="name", help="which benchmarks (default: all)")
-    parser.add_argument("--quick", action="store_true", help="small sizes only")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="small sizes only; on a GPU few sizes")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of the results (%(default)s)")
-    arguments = parser.parse_args()
-    unknown = [name for name in arguments.names if name not in BENCHMARKS]
+    cuda = parser.add_argument_group("with --device cuda")
+    cuda.add_argument("--full", action="store_true", help="the whole grid of sizes, which takes an hour")
+    cuda.add_argument("--table-only", action="store_true", help="render the tables from stored records; needs no GPU")
+    cuda.add_argument("--within", type=float, metavar="SECONDS", help="begin no measurement after so many")
+    cuda.add_argument("--commit", default="", help="what to record as the commit where git cannot say")
+    arguments = parser.parse_args(words)
+    known = ON_GPU if arguments.device == "cuda" else tuple(BENCHMARKS)
+    unknown = [name for name in arguments.names if name not in known]
     if unknown:
-        parser.error(f"unknown benchmark '{unknown[0]}'; choose from {', '.join(BENCHMARKS)}")
-    measure.pin_one_thread()
-    environment = measure.environment()  # before any result is written into the checkout
-    for name in arguments.names or BENCHMARKS:
-        for path in write(name, arguments.quick, arguments.out, environment):
-            print(f"{path} written")
+        parser.error(f"unknown benchmark '{unknown[0]}'; choose from {', '.join(known)}")
+    only_cuda = [name for name in ("full", "table_only", "within", "commit") if getattr(arguments, name)]
+    if only_cuda and arguments.device == "cpu":
+        parser.error(f"--{only_cuda[0].replace('_', '-')} goes with --device cuda")
+    if arguments.quick and arguments.full:
+        parser.error("--quick and --full exclude each other")
+    return arguments
 
 
 def write(name: str, quick: bool, out: Path, environment: dict) -> list[Path]:
-    """Runs a benchmark; returns the paths of its record and of its table."""
+    """Runs a benchmark on the CPU; returns the paths of its record and of its table."""
     command = f"scripts/bench {name}" + (" --quick" if quick else "")
     record = {"command": command, "environment": environment, "rows": BENCHMARKS[name].run(quick)}
     out.mkdir(parents=True, exist_ok=True)
@@ -80,4 +115,4 @@ def render(name: str, record: dict) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

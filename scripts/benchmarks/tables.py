@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
@@ -22,3 +24,13 @@ def digits(value: float) -> str:
 
 def error(value: float | None) -> str:
     return "" if value is None else f"{value:.1e}"
+
+
+def figures(value: float | None) -> str:
+    """Three significant figures, no exponent."""
+    if value is None:
+        return ""
+    if value == 0 or abs(value) >= 100:
+        return f"{value:.0f}"
+    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:.{decimals}f}"

@@ -16,7 +16,8 @@ from torch import Tensor
 from peers import Contender
 
 
-def loop(problem: Problem) -> Contender:
+def loop(problem: Problem, iterations: int | None = None) -> Contender:
+    """`iterations`: so many; else the fewest that reach the problem's L1 error."""
     import torch._inductor.config
 
     torch._inductor.config.force_disable_caches = True
@@ -46,7 +47,7 @@ def loop(problem: Problem) -> Contender:
         return torch.stack(out)
 
     eager = (scaled_cost, iteration, plan_of)
-    count = fewest_iterations(lambda n: l1_error(plans(problem.x, problem.y, n, eager)), problem.tol)
+    count = iterations or fewest_iterations(lambda n: l1_error(plans(problem.x, problem.y, n, eager)), problem.tol)
     compiled = tuple(torch.compile(part, dynamic=False) for part in eager)
 
     def run(x: Tensor, y: Tensor) -> Tensor:

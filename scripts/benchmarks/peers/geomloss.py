@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from measure import fewest_iterations
 from problems import Problem, gradients, l1_error
 from torch import Tensor
@@ -23,7 +22,7 @@ def samples_loss(problem: Problem) -> Contender:
 
     n, blur = problem.rows, math.sqrt(problem.epsilon / 2)
     start = 1.5 * blur
-    mass = torch.full(problem.x.shape[:2], 1 / n)
+    mass = problem.x.new_full(problem.x.shape[:2], 1 / n)
 
     def plans(x: Tensor, y: Tensor, iterations: int) -> Tensor:
         potentials = SamplesLoss(

@@ -44,10 +44,14 @@ def _contender(problem: Problem, implicit_diff: object) -> Contender:
         return (plan(x, y) * weight).sum()
 
     forward, both = jax.jit(plan), jax.jit(jax.value_and_grad(loss, (0, 1)))
-    x, y, weight = (jnp.asarray(tensor.numpy()) for tensor in (problem.x, problem.y, problem.weight))
+    x, y, weight = (jnp.asarray(tensor.cpu().numpy()) for tensor in (problem.x, problem.y, problem.weight))
+    on_cpu = problem.x.device.type == "cpu"
 
     def tensors(arrays: list) -> Tensor:
-        return torch.stack([torch.from_numpy(np.array(array)) for array in jax.block_until_ready(arrays)])
+        arrays = jax.block_until_ready(arrays)
+        if on_cpu:
+            return torch.stack([torch.from_numpy(np.array(array)) for array in arrays])
+        return torch.stack([torch.from_dlpack(array) for array in arrays])
 
     def gradients() -> tuple[Tensor, Tensor]:
         pairs = [both(a, b, w)[1] for a, b, w in zip(x, y, weight, strict=True)]

@@ -19,7 +19,7 @@ from peers import Contender
 def loop(problem: Problem) -> Contender:
     import ot
 
-    mass = torch.full((problem.rows,), 1 / problem.rows)
+    mass = problem.x.new_full((problem.rows,), 1 / problem.rows)
 
     def plans(x: Tensor, y: Tensor, iterations: int) -> Tensor:
         return torch.stack(
