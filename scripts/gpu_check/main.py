@@ -132,10 +132,11 @@ def probe(python: str) -> dict:
     """What that Python says of its torch and the GPU, or under "missing" why it is of no use."""
     try:
         process = subprocess.run([python, "-P", str(PROBE)], capture_output=True, text=True, timeout=120, check=False)
-        return json.loads(process.stdout.splitlines()[-1])
+        answer = json.loads(process.stdout.splitlines()[-1])
+        return {**answer}
     except (OSError, subprocess.TimeoutExpired) as error:
         return {"missing": f"{python} cannot be run: {error}"}
-    except (IndexError, ValueError):
+    except (IndexError, TypeError, ValueError):
         return {"missing": f"{python} cannot be asked for its torch: {(process.stderr.strip() or 'no answer')[-300:]}"}
 
 

@@ -120,7 +120,11 @@ def _call(command: Sequence[str], log, environment: dict[str, str], seconds: flo
 
 
 def failures_in(text: str, pattern: str) -> list[str]:
-    """The lines of a log that match, else its last ones."""
+    """The lines of a log that match, and what follows a colon at their end; else its last ones."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    matching = [line for line in lines if re.search(pattern, line) and not line.startswith("$ ")]
+    matching: list[str] = []
+    for i, line in enumerate(lines):
+        announced = i > 0 and lines[i - 1] in matching[-1:] and lines[i - 1].endswith(":")
+        if announced or (re.search(pattern, line) and not line.startswith("$ ")):
+            matching.append(line)
     return [line[:300] for line in (matching or lines[-5:])[:MOST_LINES]]

@@ -61,7 +61,7 @@ def all_steps(machine: Machine, googletest: Path | None, out: Path, quick: bool,
         *("-DMOVER_CUDA=ON", "-DMOVER_TORCH=ON", "-DMOVER_NATIVE=OFF"),
     ]
     build = [cmake, "--build", str(BUILD), "--parallel", str(machine.jobs), "--target"]
-    compiler = r"error[:\s]|CMake Error|FAILED:"
+    compiler = r"error[:\s]|CMake Error.*|FAILED:"
     ctest = [
         shutil.which("ctest") or "ctest",
         *("--test-dir", str(BUILD), "-R", r"^cuda\.", "--no-tests=error", "--output-on-failure"),

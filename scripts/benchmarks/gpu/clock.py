@@ -54,7 +54,6 @@ class Clock:
         if took > LIMIT:
             return summary([1e3 * took])
         count = int(min(MOST, max(LEAST, SECONDS / max(took, 1e-6))))
-        gc.collect()
         return summary(self.samples(run, count, separate))
 
     def samples(self, run: Run, count: int, separate: bool) -> list[float]:
