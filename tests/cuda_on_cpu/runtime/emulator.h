@@ -166,10 +166,15 @@ struct launch_run {
 /* Runs all blocks; reports end it early. */
 void run_blocks(launch_run &launch);
 
-/* The thread, block and launch that run now; only inside kernels. */
-thread &this_thread();
-block_run &this_block();
-launch_run &this_launch();
+/* What runs now; only inside kernels. */
+extern struct running_now {
+    launch_run *launch;
+    block_run *block;
+    cuemu::thread *thread;
+} now;
+inline thread &this_thread() { return *now.thread; }
+inline block_run &this_block() { return *now.block; }
+inline launch_run &this_launch() { return *now.launch; }
 random_numbers &this_random();
 /* "kernel k, block (0,0,0), thread (1,0,0)" */
 std::string describe(const thread &t);
@@ -240,8 +245,11 @@ bool race_is_written(const void *address, size_t bytes);
 
 /* ---- symbols (symbol.cpp) ---- */
 
-/* A code address relative to the executable, and the line that it comes from. */
-uint32_t code_offset(const void *address);
+/* A code address relative to the program, and the line that it comes from. */
+extern const uintptr_t load_bias;
+inline uint32_t code_offset(const void *address) {
+    return static_cast<uint32_t>(reinterpret_cast<uintptr_t>(address) - load_bias);
+}
 std::string code_line(uint32_t offset);
 
 /* ---- streams (stream.cpp) ---- */

@@ -172,21 +172,31 @@ static bool covers(const release_point &from, const access_record &p) {
     return p.thread / 32u == from.thread / 32u && p.clock <= from.clock[p.thread % 32];
 }
 
-/* Whether the earlier access `p` happened before what `t` does now. */
-static bool ordered(const access_record &p, const block_run &block, const thread &t) {
-    if (p.phase != phase) return true;
-    const block_clocks &clocks = *block.clocks;
-    if (p.block == block.number) {
-        if (p.thread == t.number || p.epoch < clocks.epoch) return true;
-        if (p.thread / 32u == t.warp && p.clock <= clocks.threads[t.number].clock[p.thread % 32]) return true;
-    }
-    return std::any_of(clocks.acquired.begin(), clocks.acquired.end(), [&](const acquired_point &a) {
-        return (a.thread == t.number || a.epoch < clocks.epoch) && covers(a.from, p);
+/* Who makes an access. */
+struct actor {
+    const thread &t;
+    const block_run &block;
+    const block_clocks &clocks;
+};
+
+static bool ordered_by_atomics(const access_record &p, const actor &me) {
+    return std::any_of(me.clocks.acquired.begin(), me.clocks.acquired.end(), [&](const acquired_point &a) {
+        return (a.thread == me.t.number || a.epoch < me.clocks.epoch) && covers(a.from, p);
     });
 }
 
-static bool conflict(const access_record &p, const access_record &now, const block_run &block, const thread &t) {
-    return (p.bytes & now.bytes) && !(p.atomic && now.atomic) && !ordered(p, block, t);
+/* Whether the earlier access `p` happened before what `me` does now. */
+static inline bool ordered(const access_record &p, const actor &me) {
+    if (p.phase != phase) return true;
+    if (p.block == me.block.number) {
+        if (p.thread == me.t.number || p.epoch < me.clocks.epoch) return true;
+        if (p.thread / 32u == me.t.warp && p.clock <= me.clocks.threads[me.t.number].clock[p.thread % 32]) return true;
+    }
+    return !me.clocks.acquired.empty() && ordered_by_atomics(p, me);
+}
+
+static inline bool conflict(const access_record &p, const access_record &mine, const actor &me) {
+    return (p.bytes & mine.bytes) && !(p.atomic && mine.atomic) && !ordered(p, me);
 }
 
 static bool same_moment(const access_record &a, const access_record &b) {
@@ -199,115 +209,113 @@ struct access_kind {
     bool write, atomic, shared;
 };
 
-static const char *memory_name(bool shared) { return shared ? "shared memory: " : "device memory: "; }
+static std::string tell(const access_kind &kind, const actor &me) {
+    return std::string(kind.shared ? "shared memory: " : "device memory: ") + (kind.write ? "write by " : "read by ") +
+           describe(me.t);
+}
 
-static void find_race(const access_kind &kind, const thread &t, const access_record &now, const access_record &p,
-                      bool other_writes) {
-    find(RACE,
-         std::string(memory_name(kind.shared)) + (kind.write ? "write by " : "read by ") + describe(t) +
-             text(" and %s by block %u, thread %u, unordered,", other_writes ? "write" : "read", p.block, p.thread),
-         now.caller, p.caller);
+static void find_race(const access_kind &kind, const actor &me, const access_record &mine, const access_record &p,
+                      const char *what) {
+    find(RACE, tell(kind, me) + text(" and %s by block %u, thread %u, unordered,", what, p.block, p.thread),
+         mine.caller, p.caller);
 }
 
 /* Two readers are kept, of different warps if there are. */
-static void keep_reader(word &w, const access_record &now, const block_run &block, const thread &t) {
+static inline void keep_reader(word &w, const access_record &mine, const actor &me) {
     access_record &first = w.readers[0], &second = w.readers[1];
-    const auto replaceable = [&](const access_record &r) { return !r.bytes || ordered(r, block, t); };
-    if (replaceable(first))
-        first = now;
-    else if (replaceable(second) || second.thread / 32 == first.thread / 32)
-        second = now;
+    if (!first.bytes || ordered(first, me))
+        first = mine;
+    else if (!second.bytes || ordered(second, me) || second.thread / 32 == first.thread / 32)
+        second = mine;
 }
 
-static void check_word(word &w, const access_record &now, const access_kind &kind, const block_run &block,
-                       const thread &t) {
+static inline void check_word(word &w, const access_record &mine, const access_kind &kind, const actor &me) {
     if (w.copy_caller)
-        find(RACE,
-             std::string(memory_name(kind.shared)) + (kind.write ? "write by " : "read by ") + describe(t) +
-                 text(" before thread %u waits for its background copy,", w.copy_thread),
-             now.caller, w.copy_caller);
-    if ((!kind.write || kind.atomic) && (now.bytes & ~w.written))
-        find(UNINITIALISED, std::string(memory_name(kind.shared)) + "read of what was never written by " + describe(t),
-             now.caller);
-    if (conflict(w.write, now, block, t)) find_race(kind, t, now, w.write, true);
+        find(RACE, tell(kind, me) + text(" before thread %u waits for its background copy,", w.copy_thread),
+             mine.caller, w.copy_caller);
+    if ((!kind.write || kind.atomic) && (mine.bytes & ~w.written))
+        find(UNINITIALISED, tell(kind, me) + " of what was never written", mine.caller);
+    if (conflict(w.write, mine, me)) find_race(kind, me, mine, w.write, "write");
     if (!kind.write) {
-        keep_reader(w, now, block, t);
+        keep_reader(w, mine, me);
         return;
     }
     for (const access_record &r : w.readers)
-        if (conflict(r, now, block, t)) find_race(kind, t, now, r, false);
-    const uint8_t before = same_moment(w.write, now) ? w.write.bytes : uint8_t(0);
-    w.write = now;
+        if (conflict(r, mine, me)) find_race(kind, me, mine, r, "read");
+    const uint8_t before = same_moment(w.write, mine) ? w.write.bytes : uint8_t(0);
+    w.write = mine;
     w.write.bytes |= before;
-    w.written |= now.bytes;
+    w.written |= mine.bytes;
 }
 
-/* The words of an access and where they are; NULL if the memory is not watched. */
-static word *watched_words(uintptr_t address, size_t bytes, bool write, uint32_t caller, const thread &t,
-                           bool *shared) {
-    block_run &block = this_block();
-    const shared_memory &memory = block.shared;
-    if (address - reinterpret_cast<uintptr_t>(memory.arena) < SHARED_ARENA) {
-        const char *byte = reinterpret_cast<const char *>(address);
-        const bool inside =
-            std::any_of(memory.variables.begin(), memory.variables.end(),
-                        [&](const shared_variable &v) { return byte >= v.begin && byte + bytes <= v.begin + v.bytes; });
-        if (!inside) find(BOUNDS, "access outside every shared variable by " + describe(t), caller);
-        *shared = true;
-        return word_at(block.clocks->words, memory.arena, address);
-    }
-    if (in_device_arena(address)) {
-        const allocation *a = find_allocation(reinterpret_cast<const void *>(address));
-        if (!a || !is_device_range(reinterpret_cast<const void *>(address), bytes)) {
-            find(BOUNDS,
-                 text("%s of %zu bytes outside every device allocation by ", write ? "write" : "read", bytes) +
-                     describe(t),
-                 caller);
-            abandon_launch();
-        }
-        *shared = false;
-        return word_at(static_cast<word *>(a->shadow), a->begin, address);
-    }
-    if (on_any_stack(address)) {
-        find(RACE, "a local variable of another thread is used by " + describe(t), caller);
-        return nullptr;
-    }
-    if (address >= reinterpret_cast<uintptr_t>(&__executable_start) && address < reinterpret_cast<uintptr_t>(&_end))
-        return nullptr; /* constants */
-    const uintptr_t first = reinterpret_cast<uintptr_t>(block.threads.data());
-    if (address - first < block.threads.size() * sizeof(thread)) return nullptr; /* threadIdx */
-    if (address - reinterpret_cast<uintptr_t>(static_cast<block_position *>(&block)) < sizeof(block_run))
-        return nullptr;
+/* Shared memory: the words from `address`, which may lie outside every variable. */
+static word *shared_words(uintptr_t address, size_t bytes, uint32_t caller, const actor &me) {
+    const shared_memory &memory = me.block.shared;
+    const char *byte = reinterpret_cast<const char *>(address);
+    for (const shared_variable &v : memory.variables)
+        if (byte >= v.begin && byte + bytes <= v.begin + v.bytes)
+            return word_at(me.clocks.words, memory.arena, address);
+    find(BOUNDS, "access outside every shared variable by " + describe(me.t), caller);
+    return word_at(me.clocks.words, memory.arena, address);
+}
+
+static word *device_words(uintptr_t address, size_t bytes, bool write, uint32_t caller, const actor &me) {
+    const void *const begin = reinterpret_cast<const void *>(address);
+    const allocation *a = find_allocation(begin);
+    if (a && is_device_range(begin, bytes)) return word_at(static_cast<word *>(a->shadow), a->begin, address);
+    find(BOUNDS,
+         text("%s of %zu bytes outside every device allocation by ", write ? "write" : "read", bytes) + describe(me.t),
+         caller);
+    abandon_launch();
+}
+
+static bool within(uintptr_t address, const void *begin, size_t bytes) {
+    return address - reinterpret_cast<uintptr_t>(begin) < bytes;
+}
+
+/* Neither shared nor device memory. Constants of the program, threadIdx and its like, and arguments are fine. */
+static void check_elsewhere(uintptr_t address, uint32_t caller, const actor &me) {
+    const block_run &block = me.block;
     const launch_request &request = this_launch().request;
-    if (address - reinterpret_cast<uintptr_t>(request.arguments) < request.argument_bytes) return nullptr;
-    find(POINTER, "host memory is used by " + describe(t), caller);
-    return nullptr;
+    if (within(address, &__executable_start, static_cast<size_t>(&_end - &__executable_start)) ||
+        within(address, block.threads.data(), block.threads.size() * sizeof(thread)) ||
+        within(address, &block, sizeof block) || within(address, request.arguments, request.argument_bytes))
+        return;
+    if (on_any_stack(address))
+        find(RACE, "a local variable of another thread is used by " + describe(me.t), caller);
+    else
+        find(POINTER, "host memory is used by " + describe(me.t), caller);
 }
 
 static void access(uintptr_t address, size_t bytes, bool write, bool atomic, uint32_t caller) {
     const thread &t = this_thread();
     if (address - reinterpret_cast<uintptr_t>(t.machine.stack) < t.machine.stack_bytes) return;
-    access_kind kind = {write, atomic, false};
-    word *w = watched_words(address, bytes, write, caller, t, &kind.shared);
-    if (!w) return;
     const block_run &block = this_block();
-    const block_clocks &clocks = *block.clocks;
-    access_record now = {phase,
-                         block.number,
-                         clocks.epoch,
-                         clocks.threads[t.number].clock[t.lane],
-                         caller,
-                         static_cast<uint16_t>(t.number),
-                         0,
-                         atomic};
+    const actor me = {t, block, *block.clocks};
+    const access_kind kind = {write, atomic, within(address, block.shared.arena, SHARED_ARENA)};
+    word *w;
+    if (kind.shared)
+        w = shared_words(address, bytes, caller, me);
+    else if (in_device_arena(address))
+        w = device_words(address, bytes, write, caller, me);
+    else
+        return check_elsewhere(address, caller, me);
+    access_record mine = {phase,
+                          block.number,
+                          me.clocks.epoch,
+                          me.clocks.threads[t.number].clock[t.lane],
+                          caller,
+                          static_cast<uint16_t>(t.number),
+                          0,
+                          atomic};
     for (uintptr_t at = address; at < address + bytes; w++) {
         const uintptr_t end = std::min((at & ~uintptr_t(3)) + 4, address + bytes);
-        now.bytes = static_cast<uint8_t>(((1u << (end - at)) - 1) << (at & 3));
-        if (kind.shared && w->owner != clocks.run) {
+        mine.bytes = static_cast<uint8_t>(((1u << (end - at)) - 1) << (at & 3));
+        if (kind.shared && w->owner != me.clocks.run) {
             *w = word();
-            w->owner = clocks.run;
+            w->owner = me.clocks.run;
         }
-        check_word(*w, now, kind, block, t);
+        check_word(*w, mine, kind, me);
         at = end;
     }
 }

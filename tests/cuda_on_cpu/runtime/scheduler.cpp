@@ -20,22 +20,15 @@ constexpr size_t MOST_THREADS = 16384; /* that run at a time */
 
 thread_position *current;
 
-static struct {
-    launch_run *launch;
-    std::vector<block_run> blocks; /* as many as run at a time; kept from launch to launch */
-    block_run *block;
-    thread *running;
-    random_numbers random{1};
-} run;
+running_now now;
 
-thread &this_thread() { return *run.running; }
-block_run &this_block() { return *run.block; }
-launch_run &this_launch() { return *run.launch; }
-random_numbers &this_random() { return run.random; }
+static std::vector<block_run> slots; /* for the blocks that run at a time; kept from launch to launch */
+static random_numbers numbers(1);
 
-bool same_place(const place &a, const place &b) {
-    return a.line == b.line && (a.file == b.file || !strcmp(a.file, b.file));
-}
+random_numbers &this_random() { return numbers; }
+
+static bool same_text(const char *a, const char *b) { return a == b || !strcmp(a, b); }
+bool same_place(const place &a, const place &b) { return a.line == b.line && same_text(a.file, b.file); }
 std::string place_text(const place &p) {
     const char *slash = strrchr(p.file, '/');
     return text("%s:%d", slash ? slash + 1 : p.file, p.line);
@@ -43,7 +36,7 @@ std::string place_text(const place &p) {
 
 std::string describe(const thread &t) {
     const uint3 &b = t.block->index, &i = t.index;
-    return text("%s, block (%u,%u,%u), thread (%u,%u,%u)", run.launch->name.c_str(), b.x, b.y, b.z, i.x, i.y, i.z);
+    return text("%s, block (%u,%u,%u), thread (%u,%u,%u)", now.launch->name.c_str(), b.x, b.y, b.z, i.x, i.y, i.z);
 }
 
 launch_run::launch_run(const launch_request &r) : request(r), name(r.name) {}
@@ -53,8 +46,8 @@ launch_run::~launch_run() { request.release(request.arguments); }
 static void wait_for_turn() { leave_fiber(false); }
 
 void abandon_launch() {
-    run.launch->failed = true;
-    run.running->state = FINISHED;
+    now.launch->failed = true;
+    now.thread->state = FINISHED;
     leave_fiber(true);
     __builtin_unreachable();
 }
@@ -116,7 +109,7 @@ int block_barrier(barrier_kind kind, int predicate, const char *file, int line) 
 
 static const thread *find_at_grid_barrier() {
     const thread *found = nullptr;
-    for (const block_run &block : run.blocks)
+    for (const block_run &block : slots)
         if (block.launch && !found) found = find_thread(block, AT_GRID_BARRIER);
     return found;
 }
@@ -124,13 +117,13 @@ static const thread *find_at_grid_barrier() {
 /* All live threads of the launch wait at its barrier. */
 static void release_grid() {
     const thread &first = *find_at_grid_barrier();
-    const long returned = run.launch->threads - run.launch->live;
+    const long returned = now.launch->threads - now.launch->live;
     if (returned > 0) {
-        report(BARRIER, run.launch->name + text(": grid barrier although %ld threads have returned, at ", returned) +
+        report(BARRIER, now.launch->name + text(": grid barrier although %ld threads have returned, at ", returned) +
                             place_text(first.where));
         abandon_launch();
     }
-    for (const block_run &block : run.blocks) {
+    for (const block_run &block : slots) {
         if (!block.launch) continue;
         for (const thread &t : block.threads)
             if (!same_place(t.where, first.where)) {
@@ -139,30 +132,30 @@ static void release_grid() {
                 abandon_launch();
             }
     }
-    for (block_run &block : run.blocks)
+    for (block_run &block : slots)
         if (block.launch)
             for (thread &t : block.threads) t.state = READY;
-    run.launch->at_grid_barrier = 0;
+    now.launch->at_grid_barrier = 0;
     race_grid_barrier();
 }
 
 void grid_barrier(const char *file, int line) {
     thread &t = this_thread();
     t.where = {file, line};
-    if (!run.launch->request.cooperative) {
+    if (!now.launch->request.cooperative) {
         report(BARRIER,
                "grid barrier at " + place_text(t.where) + " in a launch that is not cooperative: " + describe(t));
         abandon_launch();
     }
     t.state = AT_GRID_BARRIER;
-    if (++run.launch->at_grid_barrier == run.launch->live) release_grid();
+    if (++now.launch->at_grid_barrier == now.launch->live) release_grid();
     go_on();
 }
 
 /* ---- operations of a warp ---- */
 
 static bool same_operation(const thread &a, const thread &b) {
-    return a.mask == b.mask && a.operation == b.operation && !strcmp(a.operation_name, b.operation_name) &&
+    return a.mask == b.mask && a.operation == b.operation && same_text(a.operation_name, b.operation_name) &&
            same_place(a.where, b.where);
 }
 
@@ -183,7 +176,9 @@ static bool try_warp(block_run &block, thread &t) {
     warp_state &warp = block.warps[t.warp];
     thread *lanes = &block.threads[t.warp * 32];
     const unsigned needed = t.mask & warp.alive, there = needed & warp.waiting;
-    for (unsigned rest = there; rest; rest &= rest - 1)
+    /* Until all are there, one of them is enough to compare with. */
+    const unsigned others = there & ~(1u << t.lane);
+    for (unsigned rest = others; rest; rest = there == needed ? rest & (rest - 1) : 0)
         if (!same_operation(t, lanes[__builtin_ctz(rest)])) disagree(t, lanes[__builtin_ctz(rest)]);
     if (there != needed) return false;
     warp_call call;
@@ -246,10 +241,10 @@ static void finish_thread(thread &t, block_run &block) {
     land_copies(t);
     t.state = FINISHED;
     block.live--;
-    run.launch->live--;
+    now.launch->live--;
     block.warps[t.warp].alive &= ~(1u << t.lane);
     if (block.arrived && block.arrived == block.live) release_block(block);
-    if (run.launch->at_grid_barrier && run.launch->at_grid_barrier == run.launch->live) release_grid();
+    if (now.launch->at_grid_barrier && now.launch->at_grid_barrier == now.launch->live) release_grid();
     for (unsigned rest = block.warps[t.warp].waiting; rest; rest &= rest - 1) { /* who waited for this lane alone */
         thread &other = block.threads[t.warp * 32 + static_cast<unsigned>(__builtin_ctz(rest))];
         if (takes_part(other.mask, static_cast<int>(t.lane)) && try_warp(block, other)) break;
@@ -258,7 +253,7 @@ static void finish_thread(thread &t, block_run &block) {
 
 static void thread_main() {
     arrive_in_fiber();
-    const launch_request &request = run.launch->request;
+    const launch_request &request = now.launch->request;
     request.run(request.arguments);
     finish_thread(this_thread(), this_block());
     leave_fiber(true);
@@ -286,11 +281,11 @@ static void order_threads(block_run &block) {
     for (int i = 0; i < count; i++) block.order[static_cast<size_t>(i)] = config.order == REVERSE ? count - 1 - i : i;
     if (config.order == RANDOM)
         for (int i = count; i > 1; i--)
-            std::swap(block.order[static_cast<size_t>(i - 1)], block.order[run.random.below(static_cast<unsigned>(i))]);
+            std::swap(block.order[static_cast<size_t>(i - 1)], block.order[numbers.below(static_cast<unsigned>(i))]);
 }
 
 static void begin_block(block_run &block, uint32_t number, size_t first_stack) {
-    launch_run &launch = *run.launch;
+    launch_run &launch = *now.launch;
     block.launch = &launch;
     block.number = number;
     block.size = launch.request.block;
@@ -314,12 +309,12 @@ static void begin_block(block_run &block, uint32_t number, size_t first_stack) {
 /* Lets each ready thread among order[begin, end) run once. Whether there was one. */
 static bool run_threads(block_run &block, size_t begin, size_t end) {
     bool any = false;
-    for (size_t i = begin; i < end && !run.launch->failed; i++) {
+    for (size_t i = begin; i < end && !now.launch->failed; i++) {
         thread &t = block.threads[static_cast<size_t>(block.order[i])];
         if (t.state != READY) continue;
-        if (any && config.order == RANDOM && run.random.below(4) == 0) continue; /* lags behind */
+        if (any && config.order == RANDOM && numbers.below(4) == 0) continue; /* lags behind */
         any = true;
-        run.running = &t;
+        now.thread = &t;
         current = &t;
         enter_fiber(t.machine);
         current = nullptr;
@@ -330,7 +325,7 @@ static bool run_threads(block_run &block, size_t begin, size_t end) {
 /* Runs the block until all its threads wait for something outside, or have ended. In order, one warp goes as far as it
  * can before the next: their stacks stay in the caches. Whether a thread ran. */
 static bool run_block(block_run &block) {
-    run.block = &block;
+    now.block = &block;
     bool any = false;
     if (config.order == RANDOM) {
         any = run_threads(block, 0, block.order.size());
@@ -338,15 +333,15 @@ static bool run_block(block_run &block) {
         return any;
     }
     for (size_t begin = 0; begin < block.order.size(); begin += 32)
-        while (!run.launch->failed && run_threads(block, begin, std::min(begin + 32, block.order.size()))) any = true;
+        while (!now.launch->failed && run_threads(block, begin, std::min(begin + 32, block.order.size()))) any = true;
     return any;
 }
 
 static void report_deadlock() {
-    std::string sentence = "no thread of " + run.launch->name + " can run:";
+    std::string sentence = "no thread of " + now.launch->name + " can run:";
     const thread *last = nullptr;
     int shown = 0;
-    for (const block_run &block : run.blocks) {
+    for (const block_run &block : slots) {
         if (!block.launch) continue;
         for (const thread &t : block.threads) {
             if (t.state == FINISHED || (last && last->state == t.state && same_place(last->where, t.where))) continue;
@@ -360,7 +355,7 @@ static void report_deadlock() {
         }
     }
     report(DEADLOCK, sentence);
-    run.launch->failed = true;
+    now.launch->failed = true;
 }
 
 /* ---- a launch ---- */
@@ -372,8 +367,8 @@ static uint32_t nth_block(const std::vector<uint32_t> &permutation, uint32_t n, 
 void run_blocks(launch_run &launch) {
     static uint32_t launches = 0;
     launch.serial = ++launches;
-    run.launch = &launch;
-    run.random = random_numbers(config.seed * 1000003 + launch.serial);
+    now.launch = &launch;
+    numbers = random_numbers(config.seed * 1000003 + launch.serial);
     const size_t threads = launch.request.block.x * launch.request.block.y * launch.request.block.z;
     uint32_t together = launch.request.cooperative ? launch.blocks : config.order == RANDOM ? BLOCKS_AT_A_TIME : 1;
     together = std::min(together, launch.blocks);
@@ -386,24 +381,24 @@ void run_blocks(launch_run &launch) {
     if (config.order == RANDOM) {
         permutation.resize(launch.blocks);
         for (uint32_t i = 0; i < launch.blocks; i++) permutation[i] = i;
-        for (uint32_t i = launch.blocks; i > 1; i--) std::swap(permutation[i - 1], permutation[run.random.below(i)]);
+        for (uint32_t i = launch.blocks; i > 1; i--) std::swap(permutation[i - 1], permutation[numbers.below(i)]);
     }
     launch.threads = static_cast<long>(launch.blocks * threads);
     reserve_stacks(together * threads);
-    if (run.blocks.size() < together) run.blocks.resize(together);
-    for (block_run &block : run.blocks) block.launch = nullptr;
+    if (slots.size() < together) slots.resize(together);
+    for (block_run &block : slots) block.launch = nullptr;
     race_begin_launch(launch);
 
     uint32_t begun = 0;
     const auto begin_next = [&](uint32_t slot) {
         if (begun < launch.blocks)
-            begin_block(run.blocks[slot], nth_block(permutation, begun++, launch.blocks), slot * threads);
+            begin_block(slots[slot], nth_block(permutation, begun++, launch.blocks), slot * threads);
     };
     for (uint32_t slot = 0; slot < together; slot++) begin_next(slot);
     while (launch.live > 0 && !launch.failed) {
         bool any = false;
         for (uint32_t slot = 0; slot < together && !launch.failed; slot++) {
-            block_run &block = run.blocks[slot];
+            block_run &block = slots[slot];
             if (!block.launch) continue;
             any |= run_block(block);
             if (block.live > 0) continue;
@@ -415,7 +410,7 @@ void run_blocks(launch_run &launch) {
     }
     if (launch.failed) forget_fibers();
     race_end_launch();
-    run.launch = nullptr;
+    now.launch = nullptr;
 }
 
 } // namespace cuemu

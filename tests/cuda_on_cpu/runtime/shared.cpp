@@ -135,7 +135,6 @@ static bool in_shared(const shared_memory &shared, const char *address, size_t b
 
 void cp_async(void *shared, const void *global, int bytes, int source_bytes, const char *file, int line) {
     thread &t = this_thread();
-    const std::string who = " at " + place_text({file, line}) + " by " + describe(t);
     const uintptr_t alignment = reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global);
     const char *problem = nullptr;
     if ((bytes != 4 && bytes != 8 && bytes != 16) || source_bytes < 0 || source_bytes > bytes)
@@ -147,7 +146,7 @@ void cp_async(void *shared, const void *global, int bytes, int source_bytes, con
     else if (!is_device_range(global, static_cast<size_t>(source_bytes)))
         problem = "background copy from memory outside every device allocation";
     if (problem) {
-        report(BOUNDS, problem + who);
+        report(BOUNDS, std::string(problem) + " at " + place_text({file, line}) + " by " + describe(t));
         abandon_launch();
     }
     async_copy copy = {static_cast<char *>(shared),

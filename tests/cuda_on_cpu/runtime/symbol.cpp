@@ -11,23 +11,17 @@
 namespace cuemu {
 
 /* How far the program was moved when it was loaded. */
-static uintptr_t load_bias() {
-    static const uintptr_t bias = [] {
-        uintptr_t found = 0;
-        dl_iterate_phdr(
-            [](dl_phdr_info *program, size_t, void *result) {
-                *static_cast<uintptr_t *>(result) = program->dlpi_addr;
-                return 1; /* the program comes first */
-            },
-            &found);
-        return found;
-    }();
-    return bias;
+static uintptr_t find_load_bias() {
+    uintptr_t found = 0;
+    dl_iterate_phdr(
+        [](dl_phdr_info *program, size_t, void *result) {
+            *static_cast<uintptr_t *>(result) = program->dlpi_addr;
+            return 1; /* the program comes first */
+        },
+        &found);
+    return found;
 }
-
-uint32_t code_offset(const void *address) {
-    return static_cast<uint32_t>(reinterpret_cast<uintptr_t>(address) - load_bias());
-}
+const uintptr_t load_bias = find_load_bias();
 
 std::string code_line(uint32_t offset) {
     char program[512];
