@@ -63,14 +63,12 @@ class CMakeBuild(build_ext):
             configure += ["-G", "Ninja"]
         subprocess.run(configure, check=True)
         jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
-        libraries = ["mover_torch"]
-        if "-DMOVER_CUDA=ON" in cuda:
-            libraries.append("mover_torch_cuda")
-        else:  # none of an earlier build may stay beside the new libraries
-            (SOURCES / "mover" / "lib" / "libmover_torch_cuda.so").unlink(missing_ok=True)
+        libraries = ["mover_torch"] + (["mover_torch_cuda"] if "-DMOVER_CUDA=ON" in cuda else [])
         targets = [*libraries, "mover_native"]
         subprocess.run([cmake, "--build", str(BUILD), "--target", *targets, "--parallel", jobs], check=True)
         if self.inplace or getattr(self, "editable_mode", False):
+            if "mover_torch_cuda" not in libraries:  # none of an earlier build may stay beside the new libraries
+                (SOURCES / "mover" / "lib" / "libmover_torch_cuda.so").unlink(missing_ok=True)
             return
         for built in [*(f"mover/lib/lib{name}.so" for name in libraries), self.get_ext_filename("mover._native")]:
             target = Path(self.build_lib) / built
