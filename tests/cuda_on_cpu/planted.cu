@@ -42,6 +42,7 @@ enum variant {
     NO_WAIT,
     WEAK_WAIT,
     BLOCK_BARRIER,
+    MIXED_BARRIERS,
     MISALIGNED
 };
 
@@ -155,13 +156,14 @@ template <variant v> __global__ void last_adds(const float *x, float *partial, u
 
 /* Sums four reversed tiles that are copied in the background, the next while one is read. */
 template <variant v> __global__ void add_copied(const float *x, float *out) {
+    const int last = v == PAST_THE_END ? 4 : 3, shift = v == MISALIGNED ? 1 : 0;
     MOVER_SHARED(float, tiles, [2][128]);
     const int t = threadIdx.x;
     float sum = 0;
     if (t < 32) mover_copy_async(&tiles[0][4 * t], x + 4 * t, 16);
     mover_copy_commit();
     for (int k = 0; k < 4; k++) {
-        if (k < 3 && t < 32) mover_copy_async(&tiles[(k + 1) % 2][4 * t], x + (k + 1) * 128 + 4 * t, 16);
+        if (k < last && t < 32) mover_copy_async(&tiles[(k + 1) % 2][4 * t], x + (k + 1) * 128 + 4 * t + shift, 16);
         mover_copy_commit();
         if (v == WEAK_WAIT) mover_copy_wait<2>();
         if (v != WEAK_WAIT && v != NO_WAIT) mover_copy_wait<1>();
@@ -205,6 +207,9 @@ template <variant v> __global__ void pass_on(float *partial, float *out) {
             mover_grid_sync();
     } else if (v == BLOCK_BARRIER) {
         __syncthreads();
+    } else if (v == MIXED_BARRIERS) {
+        if (threadIdx.x < 64) __syncthreads();
+        mover_grid_sync();
     } else if (v != NO_BARRIER) {
         mover_grid_sync();
     }
@@ -314,7 +319,8 @@ template <variant v> bool run_last_adds() {
 
 template <variant v> bool run_add_copied() {
     const arrays a;
-    (void)MOVER_LAUNCH(add_copied<v>, 1, 128, 0, nullptr, a.on_x.data(), a.out.data());
+    const device_array<float> four(std::vector<float>(a.x.begin(), a.x.begin() + 512));
+    (void)MOVER_LAUNCH(add_copied<v>, 1, 128, 0, nullptr, four.data(), a.out.data());
     return a.gives(sum_of_reversed(a.x));
 }
 
@@ -498,6 +504,8 @@ const planted_bug planted_bugs[] = {
     {"NoFenceAfterTheTicket", run_last_adds<NO_FENCE_AFTER>, RACE_ONLY, "race: device memory"},
     {"CopyWithoutWait", run_add_copied<NO_WAIT>, EVERY_BUILD, "race: .* waits for its background copy"},
     {"CopyWithTooWeakAWait", run_add_copied<WEAK_WAIT>, EVERY_BUILD, "race: .* waits for its background copy"},
+    {"CopyFromAMisalignedSource", run_add_copied<MISALIGNED>, EVERY_BUILD, "bounds: misaligned background copy"},
+    {"CopyFromPastTheEnd", run_add_copied<PAST_THE_END>, EVERY_BUILD, "bounds: background copy from memory outside"},
     {"CopyWithoutBarrier", run_add_copied<NO_BARRIER>, EVERY_BUILD, "race: shared memory"},
     {"CopyOverWhatIsStillRead", run_add_copied<NO_SECOND_BARRIER>, EVERY_BUILD, "race: shared memory"},
     {"MisalignedVector", run_copy_vectors<MISALIGNED>, EVERY_BUILD, "bounds: .*misaligned"},
@@ -506,6 +514,7 @@ const planted_bug planted_bugs[] = {
     {"BlockBarrierForTheGrids", run_pass_on<BLOCK_BARRIER>, EVERY_BUILD, "race: device memory|uninitialised"},
     {"GridBarrierInABranch", run_pass_on<BARRIER_IN_BRANCH>, EVERY_BUILD, "barrier: .*grid barrier although"},
     {"GridBarrierInBothBranches", run_pass_on<BARRIER_IN_BOTH_BRANCHES>, EVERY_BUILD, "barrier: .* waits for the grid"},
+    {"HalfABlockAtAnotherBarrier", run_pass_on<MIXED_BARRIERS>, EVERY_BUILD, "deadlock: .*barrier of its block"},
     {"ReturnBeforeAGridBarrier", run_pass_on<EARLY_RETURN>, EVERY_BUILD, "barrier: .*grid barrier although"},
     {"GridBarrierInAnOrdinaryLaunch", run_pass_on<GOOD, false>, EVERY_BUILD, "barrier: .* not cooperative"},
     {"TooManyBlocksToMeet", run_pass_on<GOOD, true, 1000>, EVERY_BUILD, "launch: .* 1000 blocks in a cooperative"},

@@ -61,6 +61,17 @@ TEST(Tf32, TheTensorUnitDropsWhatItDoesNotRead) {
     EXPECT_TRUE(std::isnan(cuemu::truncate_to_tf32(__uint_as_float(0x7f800001u))));
 }
 
+TEST(Tf32, SumsAreCutNotRounded) {
+    const float ones[8] = {1, 1, 1, 1, 1, 1, 1, 1}, none[8] = {}, unit = std::numeric_limits<float>::epsilon();
+    const float small[8] = {unit * 0.49f, unit * 0.49f, unit * 0.49f, unit * 0.49f}, half[8] = {unit, unit / 2};
+    EXPECT_EQ(cuemu::add_aligned(3, ones, ones), 11);
+    EXPECT_EQ(cuemu::add_aligned(3, none, none), 3);
+    EXPECT_EQ(cuemu::add_aligned(1, small, ones), 1); /* 1.96 units, each lost */
+    EXPECT_EQ(cuemu::add_aligned(1, half, ones), 1 + unit);
+    EXPECT_EQ(cuemu::add_aligned(INFINITY, ones, ones), INFINITY);
+    EXPECT_TRUE(std::isnan(cuemu::add_aligned(NAN, ones, ones)));
+}
+
 TEST(Exp2, FlushesWhatIsTooSmall) {
     EXPECT_NEAR(mover_exp2(0.5f), std::sqrt(2.0f), 1e-6);
     EXPECT_EQ(mover_exp2(-127.0f), 0);
