@@ -34,6 +34,7 @@ typedef enum control_mode {
 enum { WINDOW = 4 /* iterations over which a rate is taken */, MOST_NEWTON = 4 /* turns to Newton */ };
 enum { MOST_CG = MOVER_REAL_BITS == 32 ? 100 : 300, MOST_HALVINGS = 5, MOST_POOR = 3 };
 
+static constexpr real LARGEST = REAL_MAX / 64; /* bound on masses, costs and costs / epsilon */
 static constexpr double MOST_OVER = 0.9, GROWTH = 3, RETREAT = 0.7;
 static constexpr double PATIENCE = 60; /* iterations at the present rate that `auto` waits for */
 static constexpr double LONGEST = 20;  /* bound on a change of v: exponentials stay finite */
@@ -56,9 +57,9 @@ typedef struct control {
     double relaxed;     /* the same before it was rounded */
     double mass_a, mass_b;
 
-    int32_t count, since;            /* iterations seen, and since `over` changed */
-    double most_over, least;         /* bound on it; the least error since the last retreat */
-    double errors[WINDOW];           /* the last ones, in a ring */
+    int32_t count, since;    /* iterations seen, and since `over` changed */
+    double most_over, least; /* bound on it; the least error since the last retreat */
+    double errors[WINDOW];   /* the last ones, in a ring */
 
     int32_t halving, poor, by_scales, returns; /* returns: to where the step began */
     double error, before;                      /* now and before the step */

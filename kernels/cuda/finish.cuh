@@ -21,8 +21,8 @@ static __device__ double column_log_sum(const sinkhorn_problem &q, const column_
         double mine = pass ? 0 : (double)NO_MASS;
         for (int64_t i = first; at.j < m && i < last; i++) {
             if (!(mass_a(q, i) > 0)) continue;
-            const double exponent = (double)q.u[i] + (double)log_2(q.row_scale[i]) -
-                                    (double)q.cost[i * m + at.j] * (LOG2_E / q.epsilon);
+            const double exponent =
+                (double)q.u[i] + (double)log_2(q.row_scale[i]) - (double)q.cost[i * m + at.j] * (LOG2_E / q.epsilon);
             mine = pass ? mine + mover_exp2(exponent - largest) : fmax(mine, exponent);
         }
         scratch.slices[threadIdx.x] = mine;
@@ -154,7 +154,7 @@ template <class S>
 static __device__ double plan_rows(const sinkhorn_problem &q, int64_t chunk, team_scratch &scratch, int &turn) {
     const schur_system &y = q.system;
     const int64_t first = chunk * y.chunk_rows, last = first + y.chunk_rows < y.n ? first + y.chunk_rows : y.n;
-    const int64_t tiles = S::wide ? (y.m + S::tile - 1) / S::tile : 1;
+    const typename S::index tiles = S::wide ? ((typename S::index)y.m + S::tile - 1) / S::tile : 1;
     double error = 0;
     real v[S::columns], sums[S::columns];
     clear_columns<S>(sums);
@@ -163,12 +163,12 @@ static __device__ double plan_rows(const sinkhorn_problem &q, int64_t chunk, tea
         real p[S::rows][S::columns], sum[S::rows];
         MOVER_UNROLL
         for (int r = 0; r < S::rows; r++) sum[r] = 0;
-        for (int64_t tile = 0; tile < tiles; tile++) {
+        for (typename S::index tile = 0; tile < tiles; tile++) {
             if (S::wide) {
                 clear_columns<S>(sums);
                 load_scales<S>(v, q, 0, tile);
             }
-            load_rows<S>(p, q.kernel, y.width, y.plan_vectors, i, last, tile);
+            load_rows<S>(p, q.kernel, y.m, i, last, tile);
             MOVER_UNROLL
             for (int r = 0; r < S::rows; r++) {
                 const real scale = i + r < last ? q.row_scale[i + r] : 0;
@@ -178,7 +178,7 @@ static __device__ double plan_rows(const sinkhorn_problem &q, int64_t chunk, tea
                     sum[r] += p[r][c];
                     sums[c] += p[r][c];
                 }
-                if (i + r < last) store_columns<S>(p[r], q.plan + (i + r) * y.m, y.m, q.plan_vectors, tile);
+                if (i + r < last) store_columns<S>(p[r], q.plan + (i + r) * y.m, y.m, tile);
             }
             if (S::wide) add_sums<S>(sums, y.partial + chunk * y.m, y.m, tile, i > first);
         }
@@ -187,7 +187,7 @@ static __device__ double plan_rows(const sinkhorn_problem &q, int64_t chunk, tea
         for (int r = 0; r < S::rows; r++)
             if (team_place<S>() == 0 && i + r < last) error += (double)fabs(sum[r] - mass_a(q, i + r));
     }
-    store_sums<S>(sums, y.partial + chunk * y.m, y.m, y.sum_vectors, y.rows);
+    store_sums<S>(sums, y.partial + chunk * y.m, y.m, y.rows);
     return error;
 }
 
@@ -199,8 +199,8 @@ static __device__ double soft_row(const sinkhorn_problem &q, int64_t i) {
         double mine = pass ? 0 : (double)NO_MASS;
         for (int64_t j = threadIdx.x % WARP; j < m; j += WARP) {
             if (!(mass_b(q, j) > 0)) continue;
-            const double exponent = (double)q.v[j] + (double)log_2(scale_of(q, 0, j)) -
-                                    (double)q.cost[i * m + j] * (LOG2_E / q.epsilon);
+            const double exponent =
+                (double)q.v[j] + (double)log_2(scale_of(q, 0, j)) - (double)q.cost[i * m + j] * (LOG2_E / q.epsilon);
             mine = pass ? mine + mover_exp2(exponent - largest) : fmax(mine, exponent);
         }
         if (pass)

@@ -17,12 +17,11 @@
 #include "control.cuh"
 #include "schur.cuh"
 
-static constexpr real NO_MASS = (real)-1e30;           /* the logarithm of a mass of 0 */
-static constexpr real OUTSIDE = -(REAL_MAX / 4);       /* that of a column beyond the last */
-static constexpr real LARGEST = REAL_MAX / 64;         /* bound on masses, costs and costs / epsilon */
-static constexpr real UNDERFLOWS = (real)1e-30;        /* column sums below are taken again */
-static constexpr real STRETCH = (real)5e8;             /* e^20 */
-static constexpr real FARTHEST = 2;                    /* bound on the factor that is relaxed */
+static constexpr real NO_MASS = (real)-1e30;                               /* the logarithm of a mass of 0 */
+static constexpr real OUTSIDE = -(REAL_MAX / 4);                           /* that of a column beyond the last */
+static constexpr real UNDERFLOWS = (real)1e-30;                            /* column sums below are taken again */
+static constexpr real STRETCH = (real)5e8;                                 /* e^20 */
+static constexpr real FARTHEST = 2;                                        /* bound on the factor that is relaxed */
 static constexpr real CUT = MOVER_REAL_BITS == 32 ? -92.5f : (real)-115.5; /* exponents below give 0 */
 static constexpr double LOG2_E = 1.4426950408889634074, LN_2 = 0.69314718055994530942;
 
@@ -32,13 +31,12 @@ typedef struct sinkhorn_problem {
     const real *cost;    /* (n, m) */
     const real *a, *b;   /* (n), (m), or NULL: uniform */
     real uniform_a, uniform_b;
-    real *kernel;               /* (n, system.width) */
-    real *u, *row_scale;        /* (n) */
-    real *v, *plain, *excess;   /* (m) */
-    real *plan;                 /* (n, m) or NULL */
-    real *f, *g;                /* (n), (m) */
-    int cost_vectors, plan_vectors;
-    real inverse; /* log2(e) / epsilon */
+    real *kernel;             /* (n, m) */
+    real *u, *row_scale;      /* (n) */
+    real *v, *plain, *excess; /* (m) */
+    real *plan;               /* (n, m) or NULL */
+    real *f, *g;              /* (n), (m) */
+    real inverse;             /* log2(e) / epsilon */
     double epsilon;
 } sinkhorn_problem;
 
@@ -79,36 +77,28 @@ static __device__ __forceinline__ int is_stretched(const sinkhorn_problem &q, re
 /* The V of a thread's columns. */
 template <class S>
 static __device__ __forceinline__ void load_scales(real (&v)[S::columns], const sinkhorn_problem &q, real over,
-                                                   int64_t tile) {
-    real excess[S::columns];
-    load_columns<S>(v, q.plain, q.system.m, 1, tile, 0);
-    load_columns<S>(excess, q.excess, q.system.m, 1, tile, 0);
+                                                   typename S::index tile) {
     MOVER_UNROLL
-    for (int c = 0; c < S::columns; c++) v[c] *= 1 + over * excess[c];
+    for (int c = 0; c < S::columns; c++) {
+        const typename S::index j = column_of<S>(tile, c);
+        v[c] = j < (typename S::index)q.system.m ? scale_of(q, over, j) : 0;
+    }
 }
 
 /* Their v with V taken in: log b in the first iteration. */
 template <class S>
 static __device__ __forceinline__ void load_logs(real (&v)[S::columns], const sinkhorn_problem &q, const control &s,
-                                                 int64_t tile) {
-    const int64_t m = q.system.m;
-    if (s.mode == FIRST) {
-        if (q.b)
-            load_columns<S>(v, q.b, m, 0, tile, 0);
-        MOVER_UNROLL
-        for (int c = 0; c < S::columns; c++) {
-            const real mass = q.b ? v[c] : q.uniform_b;
-            const int64_t j = column_of<S>(tile, c / VECTOR) + c % VECTOR;
-            v[c] = j >= m ? OUTSIDE : mass > 0 ? log_2(mass) : NO_MASS;
-        }
-        return;
-    }
-    real scale[S::columns];
-    load_scales<S>(scale, q, (real)s.over, tile);
-    load_columns<S>(v, q.v, m, 1, tile, OUTSIDE);
+                                                 typename S::index tile) {
+    const int begins = s.mode == FIRST;
     MOVER_UNROLL
-    for (int c = 0; c < S::columns; c++)
-        if (v[c] > NO_MASS) v[c] += log_2(scale[c]);
+    for (int c = 0; c < S::columns; c++) {
+        const typename S::index j = column_of<S>(tile, c);
+        v[c] = OUTSIDE;
+        if (j >= (typename S::index)q.system.m) continue;
+        const real mass = mass_b(q, j);
+        v[c] = NO_MASS;
+        if (mass > 0) v[c] = begins ? log_2(mass) : q.v[j] + log_2(scale_of(q, (real)s.over, j));
+    }
 }
 
 /* ---- rows: the kernel made again -------------------------------------------------------------------------------- */
@@ -152,21 +142,13 @@ static __device__ void make_rows(const sinkhorn_problem &q, const control &s, in
                                  int &turn) {
     const schur_system &y = q.system;
     const int64_t first = chunk * y.chunk_rows, last = first + y.chunk_rows < y.n ? first + y.chunk_rows : y.n;
-    const int64_t tiles = S::wide ? (y.m + S::tile - 1) / S::tile : 1;
+    const typename S::index tiles = S::wide ? ((typename S::index)y.m + S::tile - 1) / S::tile : 1;
     const int begins = from_cost && s.mode == FIRST, want_diagonal = s.mode == ENTER || s.mode == TRY;
     const real *source = from_cost ? q.cost : q.kernel;
-    const int64_t width = from_cost ? y.m : y.width;
-    const int vectors = from_cost ? q.cost_vectors : y.plan_vectors;
     real v[S::columns], sums[S::columns], diagonal[S::columns];
     double number[ROW_NUMBERS] = {};
     clear_columns<S>(sums);
     clear_columns<S>(diagonal);
-    if (!S::wide) {
-        if (from_cost)
-            load_logs<S>(v, q, s, 0);
-        else
-            load_scales<S>(v, q, (real)s.over, 0);
-    }
     for (int64_t i = first + team_group<S>() * S::rows; i < last; i += S::groups * S::rows) {
         real x[S::rows][S::columns], mass[S::rows], u[S::rows], sum[S::rows];
         MOVER_UNROLL
@@ -175,13 +157,11 @@ static __device__ void make_rows(const sinkhorn_problem &q, const control &s, in
             u[r] = -REAL_MAX;
             sum[r] = 0;
         }
-        if (!S::wide) load_rows<S>(x, source, width, vectors, i, last, 0);
+        if (!S::wide) load_rows<S>(x, source, y.m, i, last, 0);
         if (begins) {
-            for (int64_t tile = 0; tile < tiles; tile++) {
-                if (S::wide) {
-                    load_logs<S>(v, q, s, tile);
-                    load_rows<S>(x, source, width, vectors, i, last, tile);
-                }
+            for (typename S::index tile = 0; tile < tiles; tile++) {
+                load_logs<S>(v, q, s, tile);
+                if (S::wide) load_rows<S>(x, source, y.m, i, last, tile);
                 largest_exponents<S>(q, x, v, u, &number[0]);
             }
             reduce_rows<S, true>(u, scratch, turn);
@@ -194,14 +174,12 @@ static __device__ void make_rows(const sinkhorn_problem &q, const control &s, in
                 u[r] = q.u[i + r] + (from_cost ? log_2(q.row_scale[i + r]) : 0);
             if (!(mass[r] > 0)) u[r] = NO_MASS;
         }
-        for (int64_t tile = 0; tile < tiles; tile++) {
-            if (S::wide) {
-                if (from_cost)
-                    load_logs<S>(v, q, s, tile);
-                else
-                    load_scales<S>(v, q, (real)s.over, tile);
-                load_rows<S>(x, source, width, vectors, i, last, tile);
-            }
+        for (typename S::index tile = 0; tile < tiles; tile++) {
+            if (from_cost)
+                load_logs<S>(v, q, s, tile);
+            else
+                load_scales<S>(v, q, (real)s.over, tile);
+            if (S::wide) load_rows<S>(x, source, y.m, i, last, tile);
             MOVER_UNROLL
             for (int r = 0; r < S::rows; r++) {
                 MOVER_UNROLL
@@ -209,24 +187,22 @@ static __device__ void make_rows(const sinkhorn_problem &q, const control &s, in
                     x[r][c] = from_cost ? exponential((v[c] + u[r]) - x[r][c] * q.inverse) : x[r][c] * v[c];
                     sum[r] += x[r][c];
                 }
-                if (S::wide && i + r < last)
-                    store_columns<S>(x[r], q.kernel + (i + r) * y.width, y.width, y.plan_vectors, tile);
+                if (S::wide && i + r < last) store_columns<S>(x[r], q.kernel + (i + r) * y.m, y.m, tile);
             }
         }
         reduce_rows<S, false>(sum, scratch, turn);
-        for (int64_t tile = 0; tile < tiles; tile++) {
+        for (typename S::index tile = 0; tile < tiles; tile++) {
             if (S::wide) {
                 clear_columns<S>(sums);
                 clear_columns<S>(diagonal);
-                load_rows<S>(x, q.kernel, y.width, y.plan_vectors, i, last, tile);
+                load_rows<S>(x, q.kernel, y.m, i, last, tile);
             }
             MOVER_UNROLL
             for (int r = 0; r < S::rows; r++) {
                 const real factor = mass[r] > 0 ? mass[r] / sum[r] : 0;
                 MOVER_UNROLL
                 for (int c = 0; c < S::columns; c++) x[r][c] *= factor;
-                if (i + r < last)
-                    store_columns<S>(x[r], q.kernel + (i + r) * y.width, y.width, y.plan_vectors, tile);
+                if (i + r < last) store_columns<S>(x[r], q.kernel + (i + r) * y.m, y.m, tile);
                 share_row<S>(x[r], mass[r], want_diagonal, sums, diagonal);
             }
             if (S::wide) {
@@ -246,8 +222,8 @@ static __device__ void make_rows(const sinkhorn_problem &q, const control &s, in
                 number[1] += (double)mass[r] * (double)u[r];
         }
     }
-    store_sums<S>(sums, y.partial + chunk * y.m, y.m, y.sum_vectors, y.rows);
-    if (want_diagonal) store_sums<S>(diagonal, y.more + chunk * y.m, y.m, y.sum_vectors, y.rows);
+    store_sums<S>(sums, y.partial + chunk * y.m, y.m, y.rows);
+    if (want_diagonal) store_sums<S>(diagonal, y.more + chunk * y.m, y.m, y.rows);
     store_numbers(number, y.row_part, y.chunks, chunk, scratch, false);
 }
 
@@ -260,7 +236,7 @@ static __device__ void scale_rows(const sinkhorn_problem &q, const control &s, i
                                   int &turn) {
     const schur_system &y = q.system;
     const int64_t first = chunk * y.chunk_rows, last = first + y.chunk_rows < y.n ? first + y.chunk_rows : y.n;
-    const int64_t tiles = S::wide ? (y.m + S::tile - 1) / S::tile : 1;
+    const typename S::index tiles = S::wide ? ((typename S::index)y.m + S::tile - 1) / S::tile : 1;
     const real over = (real)s.over;
     real v[S::columns], sums[S::columns];
     double number[ROW_NUMBERS] = {};
@@ -273,9 +249,9 @@ static __device__ void scale_rows(const sinkhorn_problem &q, const control &s, i
             sum[r] = 0;
             before[r] = i + r < last ? q.row_scale[i + r] : 1;
         }
-        for (int64_t tile = 0; tile < tiles; tile++) {
+        for (typename S::index tile = 0; tile < tiles; tile++) {
             if (S::wide) load_scales<S>(v, q, over, tile);
-            load_rows<S>(k, q.kernel, y.width, y.plan_vectors, i, last, tile);
+            load_rows<S>(k, q.kernel, y.m, i, last, tile);
             MOVER_UNROLL
             for (int r = 0; r < S::rows; r++) {
                 MOVER_UNROLL
@@ -297,10 +273,10 @@ static __device__ void scale_rows(const sinkhorn_problem &q, const control &s, i
             sum[r] = scale;
             if (team_place<S>() == 0 && i + r < last) q.row_scale[i + r] = scale;
         }
-        for (int64_t tile = 0; tile < tiles; tile++) {
+        for (typename S::index tile = 0; tile < tiles; tile++) {
             if (S::wide) {
                 clear_columns<S>(sums);
-                load_rows<S>(k, q.kernel, y.width, y.plan_vectors, i, last, tile);
+                load_rows<S>(k, q.kernel, y.m, i, last, tile);
             }
             MOVER_UNROLL
             for (int r = 0; r < S::rows; r++) {
@@ -310,7 +286,7 @@ static __device__ void scale_rows(const sinkhorn_problem &q, const control &s, i
             if (S::wide) add_sums<S>(sums, y.partial + chunk * y.m, y.m, tile, i > first);
         }
     }
-    store_sums<S>(sums, y.partial + chunk * y.m, y.m, y.sum_vectors, y.rows);
+    store_sums<S>(sums, y.partial + chunk * y.m, y.m, y.rows);
     store_numbers(number, y.row_part, y.chunks, chunk, scratch, false);
 }
 

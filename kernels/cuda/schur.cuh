@@ -21,21 +21,20 @@
 
 /* How a problem is divided, see planner.h, with a plan, its sums and the vectors of the system. */
 typedef struct schur_system {
-    int64_t n, m, width; /* width: of a row of the plan */
+    int64_t n, m;
     int64_t chunk_rows, chunks, column_width, column_items, vector_items;
-    const real *plan;    /* (n, width) */
+    const real *plan;    /* (n, m) */
     const real *row_sum; /* (n) r, or NULL: all are `uniform` */
     real uniform;
-    int plan_vectors, sum_vectors; /* rows of plan, of partial start on 16 bytes */
-    real *column_sum;              /* (m) c */
-    real *diagonal;                /* (m) of the system: sum_i P_ij (r_i - P_ij) / r_i */
-    real *residual, *solution;     /* (m) */
-    real *direction, *product;     /* (m) */
-    real *partial, *more;          /* (chunks, m): column sums of chunks, and a second kind of them */
-    real *rows;                    /* (WARPS, m up to 16 bytes) in shared memory */
-    double *row_part;              /* (ROW_NUMBERS, chunks) */
-    double *column_part;           /* (COLUMN_NUMBERS, column_items) */
-    double *vector_part;           /* (VECTOR_NUMBERS, vector_items) */
+    real *column_sum;          /* (m) c */
+    real *diagonal;            /* (m) of the system: sum_i P_ij (r_i - P_ij) / r_i */
+    real *residual, *solution; /* (m) */
+    real *direction, *product; /* (m) */
+    real *partial, *more;      /* (chunks, m): column sums of chunks, and a second kind of them */
+    real *rows;                /* (WARPS, m) in shared memory */
+    double *row_part;          /* (ROW_NUMBERS, chunks) */
+    double *column_part;       /* (COLUMN_NUMBERS, column_items) */
+    double *vector_part;       /* (VECTOR_NUMBERS, vector_items) */
 } schur_system;
 
 typedef struct schur_state {
@@ -54,21 +53,21 @@ static __device__ __forceinline__ real schur_row_sum(const schur_system &y, int6
 
 template <class S>
 static __device__ __forceinline__ void load_direction(real (&x)[S::columns], const schur_system &y, real beta,
-                                                      int64_t tile) {
+                                                      typename S::index tile) {
     real old[S::columns];
-    load_columns<S>(x, y.product, y.m, 1, tile, 0);
-    load_columns<S>(old, y.direction, y.m, 1, tile, 0);
+    load_columns<S>(x, y.product, y.m, tile, 0);
+    load_columns<S>(old, y.direction, y.m, tile, 0);
     MOVER_UNROLL
     for (int c = 0; c < S::columns; c++) x[c] += beta * old[c];
 }
 
 template <class S>
-static __device__ __forceinline__ void load_rows(real (&p)[S::rows][S::columns], const real *matrix, int64_t width,
-                                                 int vectors, int64_t first, int64_t last, int64_t tile) {
+static __device__ __forceinline__ void load_rows(real (&p)[S::rows][S::columns], const real *matrix, int64_t m,
+                                                 int64_t first, int64_t last, typename S::index tile) {
     MOVER_UNROLL
     for (int r = 0; r < S::rows; r++) {
         if (first + r < last)
-            load_columns<S>(p[r], matrix + (first + r) * width, width, vectors, tile, 0);
+            load_columns<S>(p[r], matrix + (first + r) * m, (typename S::index)m, tile, 0);
         else
             clear_columns<S>(p[r]);
     }
@@ -78,7 +77,7 @@ static __device__ __forceinline__ void load_rows(real (&p)[S::rows][S::columns],
 template <class S>
 static __device__ void schur_rows(const schur_system &y, real beta, int64_t chunk, team_scratch &scratch, int &turn) {
     const int64_t first = chunk * y.chunk_rows, last = first + y.chunk_rows < y.n ? first + y.chunk_rows : y.n;
-    const int64_t tiles = S::wide ? (y.m + S::tile - 1) / S::tile : 1;
+    const typename S::index tiles = S::wide ? ((typename S::index)y.m + S::tile - 1) / S::tile : 1;
     real *out = y.partial + chunk * y.m;
     real x[S::columns], sums[S::columns];
     clear_columns<S>(sums);
@@ -87,9 +86,9 @@ static __device__ void schur_rows(const schur_system &y, real beta, int64_t chun
         real p[S::rows][S::columns], w[S::rows];
         MOVER_UNROLL
         for (int r = 0; r < S::rows; r++) w[r] = 0;
-        for (int64_t tile = 0; tile < tiles; tile++) {
+        for (typename S::index tile = 0; tile < tiles; tile++) {
             if (S::wide) load_direction<S>(x, y, beta, tile);
-            load_rows<S>(p, y.plan, y.width, y.plan_vectors, i, last, tile);
+            load_rows<S>(p, y.plan, y.m, i, last, tile);
             MOVER_UNROLL
             for (int r = 0; r < S::rows; r++) {
                 MOVER_UNROLL
@@ -102,11 +101,11 @@ static __device__ void schur_rows(const schur_system &y, real beta, int64_t chun
             const real sum = i + r < last ? schur_row_sum(y, i + r) : 0;
             w[r] = sum == 0 ? 0 : w[r] / sum;
         }
-        for (int64_t tile = 0; tile < tiles; tile++) {
+        for (typename S::index tile = 0; tile < tiles; tile++) {
             if (S::wide) {
                 clear_columns<S>(sums);
                 load_direction<S>(x, y, beta, tile);
-                load_rows<S>(p, y.plan, y.width, y.plan_vectors, i, last, tile);
+                load_rows<S>(p, y.plan, y.m, i, last, tile);
             }
             MOVER_UNROLL
             for (int r = 0; r < S::rows; r++) {
@@ -116,7 +115,7 @@ static __device__ void schur_rows(const schur_system &y, real beta, int64_t chun
             if (S::wide) add_sums<S>(sums, out, y.m, tile, i > first);
         }
     }
-    store_sums<S>(sums, out, y.m, y.sum_vectors, y.rows);
+    store_sums<S>(sums, out, y.m, y.rows);
 }
 
 /* ---- columns ---------------------------------------------------------------------------------------------------- */
@@ -180,8 +179,7 @@ static __device__ void schur_vectors(const schur_system &y, real length, real me
         y.product[j] = z;
         number[0] = (double)residual * (double)z;
         number[1] = (double)residual * (double)residual;
-        if (uniform >= 0)
-            number[2] = ((double)(mass ? mass[j] : uniform) - (double)column) * (double)solution;
+        if (uniform >= 0) number[2] = ((double)(mass ? mass[j] : uniform) - (double)column) * (double)solution;
         number[3] = fabs((double)solution);
     }
     store_numbers(number, y.vector_part, y.vector_items, item, scratch, true);

@@ -51,10 +51,9 @@ static __device__ void problem_make(const sinkhorn_call &call, int64_t p, int64_
     schur_system *y = &q->system;
     system_divide(y, n, m, call.plan);
     slot from = {(char *)shared, 0};
-    const int64_t pad = (m + VECTOR - 1) / VECTOR * VECTOR;
-    y->rows = (real *)slot_take(&from, WARPS * pad, sizeof(real));
+    y->rows = (real *)slot_take(&from, WARPS * m, sizeof(real));
     if (S::team == PLANNER_BLOCK) {
-        q->kernel = (real *)slot_take(&from, n * y->width, sizeof(real));
+        q->kernel = (real *)slot_take(&from, n * m, sizeof(real));
     } else {
         from.base = call.slots + (size_t)p * call.slot_bytes;
         from.used = 0;
@@ -63,16 +62,12 @@ static __device__ void problem_make(const sinkhorn_call &call, int64_t p, int64_
     problem_take(q, &from);
     y->row_part += (tick & 1) * ROW_NUMBERS * y->chunks;
     y->plan = q->kernel;
-    y->plan_vectors = whole_vectors(q->kernel, y->width);
-    y->sum_vectors = m % VECTOR == 0;
     y->row_sum = q->a = batch.a ? batch.a + p * n : nullptr;
     y->uniform = q->uniform_a = (real)1 / (real)n;
     q->b = batch.b ? batch.b + p * m : nullptr;
     q->uniform_b = (real)1 / (real)m;
     q->cost = batch.cost + p * n * m;
-    q->cost_vectors = whole_vectors(q->cost, m);
     q->plan = batch.plan ? batch.plan + p * n * m : nullptr;
-    q->plan_vectors = whole_vectors(q->plan, m);
     q->f = batch.f + p * n;
     q->g = batch.g + p * m;
     q->epsilon = batch.epsilon;
@@ -310,13 +305,11 @@ template <class S> static __global__ void __launch_bounds__(THREADS, 2) sinkhorn
     MOVER_SHARED_DYNAMIC(unsigned char, shared);
     MOVER_SHARED(block_state, here, [1]);
     int turn = 0;
-    if (S::team == PLANNER_GRID) {
+    if constexpr (S::team == PLANNER_GRID) {
         solve_together<S>(call, shared, here[0], turn);
-        return;
-    }
-    for (int64_t p = blockIdx.x; p < call.batch.batch; p += gridDim.x) {
-        solve_alone<S>(call, p, shared, here[0], turn);
-        __syncthreads();
+    } else {
+        for (int64_t p = blockIdx.x; p < call.batch.batch; p += gridDim.x)
+            solve_alone<S>(call, p, shared, here[0], turn);
     }
 }
 

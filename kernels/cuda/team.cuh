@@ -5,9 +5,8 @@
  * problem, or of all blocks of a cooperative launch. The work of a phase is a list of items, each done by one block;
  * what an item writes belongs to it alone, and no item reads what another one of its phase writes.
  *
- * A row belongs to a group of threads, a warp or the block. Thread t of a group of G owns the columns
- * (k G + t) V ... (k G + t) V + V - 1 of a tile, V being the numbers in 16 bytes: loads are of 16 bytes where addresses
- * allow, else one by one, and the same thread has the same column either way. Sums over a row run over the columns of
+ * A row belongs to a group of threads, a warp or the block. Thread t of a group of G owns the columns c G + t of a
+ * tile: neighbours read neighbouring numbers, whatever the address of the row. Sums over a row run over the columns of
  * a thread, then over the lanes, then over the warps: they depend on m only.
  */
 #ifndef MOVER_CUDA_TEAM_CUH
@@ -18,23 +17,28 @@
 #include "real.h"
 #include "reduce.cuh"
 
-enum { THREADS = PLANNER_THREADS, WARPS = THREADS / WARP, VECTOR = REALS_PER_VECTOR };
+enum { THREADS = PLANNER_THREADS, WARPS = THREADS / WARP };
 enum { ROW_NUMBERS = 2, COLUMN_NUMBERS = 5, VECTOR_NUMBERS = 4 }; /* sums of each phase */
-enum { MOST_ROWS = 8 };                                            /* that a group has in flight */
+enum { MOST_ROWS = PLANNER_WARP_BYTES / PLANNER_NARROW_BYTES };   /* that a group has in flight */
 
 /* `rows` rows at a time, `columns` elements of each in a thread; wide: a row is several tiles, read in turn. */
 namespace {
+template <bool wide> struct index_of { typedef int type; };
+template <> struct index_of<true> { typedef int64_t type; };
+
 template <planner_team team_, planner_row row_> struct team_shape {
     static constexpr planner_team team = team_;
     static constexpr bool wide = row_ == PLANNER_WIDE;
-    static constexpr int group = row_ == PLANNER_WARP ? WARP : THREADS;
+    static constexpr bool in_warp = row_ == PLANNER_NARROW || row_ == PLANNER_WARP;
+    static constexpr int group = in_warp ? (int)WARP : (int)THREADS;
     static constexpr int groups = THREADS / group;
-    static constexpr int vectors = row_ == PLANNER_BLOCK_1                     ? 1
-                                   : row_ == PLANNER_BLOCK_2 || wide           ? 2
-                                                                               : 4;
-    static constexpr int columns = vectors * VECTOR;
+    static constexpr int bytes = row_ == PLANNER_NARROW ? (int)PLANNER_NARROW_BYTES
+                                 : row_ == PLANNER_WARP ? (int)PLANNER_WARP_BYTES
+                                                        : (int)PLANNER_WHOLE_BYTES;
+    static constexpr int columns = bytes / (int)sizeof(real);
     static constexpr int tile = group * columns;
-    static constexpr int rows = MOST_ROWS / vectors;
+    static constexpr int rows = 64 / bytes;
+    typedef typename index_of<wide>::type index; /* of a column */
 };
 } // namespace
 
@@ -66,69 +70,35 @@ template <class S> static __device__ __forceinline__ int team_place() { return (
 
 /* ---- rows of a matrix ------------------------------------------------------------------------------------------- */
 
-static __device__ __forceinline__ void split(const float4 &from, float *to) {
-    to[0] = from.x;
-    to[1] = from.y;
-    to[2] = from.z;
-    to[3] = from.w;
+/* Element c of a thread is this column of a tile. */
+template <class S> static __device__ __forceinline__ typename S::index column_of(typename S::index tile, int c) {
+    return tile * S::tile + c * S::group + team_place<S>();
 }
 
-static __device__ __forceinline__ void split(const double2 &from, double *to) {
-    to[0] = from.x;
-    to[1] = from.y;
-}
-
-static __device__ __forceinline__ float4 join(const float *from) {
-    return make_float4(from[0], from[1], from[2], from[3]);
-}
-
-static __device__ __forceinline__ double2 join(const double *from) { return make_double2(from[0], from[1]); }
-
-/* The first column of vector k of a thread. */
-template <class S> static __device__ __forceinline__ int64_t column_of(int64_t tile, int k) {
-    return tile * S::tile + (int64_t)(k * S::group + team_place<S>()) * VECTOR;
-}
-
-/* x = the thread's columns of a row of `width` numbers, `fill` beyond them. vectors: the row starts on 16 bytes. */
+/* x = the thread's columns of a row of m numbers, `fill` beyond them. */
 template <class S>
-static __device__ __forceinline__ void load_columns(real (&x)[S::columns], const real *row, int64_t width, int vectors,
-                                                    int64_t tile, real fill) {
+static __device__ __forceinline__ void load_columns(real (&x)[S::columns], const real *row, typename S::index m,
+                                                    typename S::index tile, real fill) {
     MOVER_UNROLL
-    for (int k = 0; k < S::vectors; k++) {
-        const int64_t j = column_of<S>(tile, k);
-        if (vectors && j + VECTOR <= width) {
-            split(*reinterpret_cast<const real_vector *>(row + j), x + k * VECTOR);
-        } else {
-            MOVER_UNROLL
-            for (int q = 0; q < VECTOR; q++) x[k * VECTOR + q] = j + q < width ? row[j + q] : fill;
-        }
+    for (int c = 0; c < S::columns; c++) {
+        const typename S::index j = column_of<S>(tile, c);
+        x[c] = j < m ? row[j] : fill;
     }
 }
 
 template <class S>
-static __device__ __forceinline__ void store_columns(const real (&x)[S::columns], real *row, int64_t width, int vectors,
-                                                     int64_t tile) {
+static __device__ __forceinline__ void store_columns(const real (&x)[S::columns], real *row, typename S::index m,
+                                                     typename S::index tile) {
     MOVER_UNROLL
-    for (int k = 0; k < S::vectors; k++) {
-        const int64_t j = column_of<S>(tile, k);
-        if (vectors && j + VECTOR <= width) {
-            *reinterpret_cast<real_vector *>(row + j) = join(x + k * VECTOR);
-        } else {
-            MOVER_UNROLL
-            for (int q = 0; q < VECTOR; q++)
-                if (j + q < width) row[j + q] = x[k * VECTOR + q];
-        }
+    for (int c = 0; c < S::columns; c++) {
+        const typename S::index j = column_of<S>(tile, c);
+        if (j < m) row[j] = x[c];
     }
 }
 
 template <class S> static __device__ __forceinline__ void clear_columns(real (&x)[S::columns]) {
     MOVER_UNROLL
     for (int c = 0; c < S::columns; c++) x[c] = 0;
-}
-
-/* 1 where rows of `width` numbers from `matrix` on all start on 16 bytes. */
-static __device__ __forceinline__ int whole_vectors(const void *matrix, int64_t width) {
-    return reinterpret_cast<uintptr_t>(matrix) % 16 == 0 && width % VECTOR == 0;
 }
 
 /* ---- sums ------------------------------------------------------------------------------------------------------- */
@@ -162,20 +132,18 @@ static __device__ __forceinline__ void reduce_rows(real (&x)[S::rows], team_scra
 }
 
 /* Column sums of a chunk: of all warps in order, each having summed its own rows, or as they are in the threads. `rows`
- * (WARPS, m up to 16 bytes) is shared. All threads of the block. */
+ * (WARPS, m) is shared. All threads of the block. */
 template <class S>
-static __device__ __forceinline__ void store_sums(const real (&x)[S::columns], real *out, int64_t m, int vectors,
-                                                  real *rows) {
+static __device__ __forceinline__ void store_sums(const real (&x)[S::columns], real *out, int64_t m, real *rows) {
     if (S::group == THREADS) {
-        if (!S::wide) store_columns<S>(x, out, m, vectors, 0);
+        if (!S::wide) store_columns<S>(x, out, (typename S::index)m, 0);
         return;
     }
-    const int64_t width = (m + VECTOR - 1) / VECTOR * VECTOR;
-    store_columns<S>(x, rows + team_group<S>() * width, width, 1, 0);
+    store_columns<S>(x, rows + team_group<S>() * m, (typename S::index)m, 0);
     __syncthreads();
     for (int64_t j = threadIdx.x; j < m; j += THREADS) {
         real sum = 0;
-        for (int w = 0; w < WARPS; w++) sum += rows[w * width + j];
+        for (int w = 0; w < WARPS; w++) sum += rows[w * m + j];
         out[j] = sum;
     }
     __syncthreads();
@@ -183,14 +151,12 @@ static __device__ __forceinline__ void store_sums(const real (&x)[S::columns], r
 
 /* Column sums of a tile of the wide shape, added to those of earlier rows of the chunk. The thread's own columns. */
 template <class S>
-static __device__ __forceinline__ void add_sums(const real (&x)[S::columns], real *out, int64_t m, int64_t tile,
-                                                int earlier) {
+static __device__ __forceinline__ void add_sums(const real (&x)[S::columns], real *out, typename S::index m,
+                                                typename S::index tile, int earlier) {
     MOVER_UNROLL
-    for (int k = 0; k < S::vectors; k++) {
-        const int64_t j = column_of<S>(tile, k);
-        MOVER_UNROLL
-        for (int q = 0; q < VECTOR; q++)
-            if (j + q < m) out[j + q] = (earlier ? out[j + q] : 0) + x[k * VECTOR + q];
+    for (int c = 0; c < S::columns; c++) {
+        const typename S::index j = column_of<S>(tile, c);
+        if (j < m) out[j] = (earlier ? out[j] : 0) + x[c];
     }
 }
 
@@ -257,8 +223,8 @@ static __device__ __forceinline__ column_place place_of(int64_t item, int64_t wi
 
 /* The sum of a column over all chunks, slice by slice, for its owner. partial (chunks, m). All threads of the block;
  * `shared` (THREADS) is free again after a further barrier. */
-static __device__ __forceinline__ real sum_chunks(const real *partial, int64_t chunks, int64_t m, const column_place &at,
-                                                  real *shared) {
+static __device__ __forceinline__ real sum_chunks(const real *partial, int64_t chunks, int64_t m,
+                                                  const column_place &at, real *shared) {
     const int64_t each = (chunks + at.slices - 1) / at.slices;
     const int64_t first = at.slice * each, last = first + each < chunks ? first + each : chunks;
     real sum = 0;

@@ -48,7 +48,6 @@ static __host__ __device__ inline void system_take(schur_system *y, slot *from) 
 static __host__ __device__ inline void system_divide(schur_system *y, int64_t n, int64_t m, const planner &plan) {
     y->n = n;
     y->m = m;
-    y->width = plan.width;
     y->chunk_rows = plan.chunk_rows;
     y->chunks = plan.chunks;
     y->column_width = plan.column_width;
@@ -96,9 +95,9 @@ static inline mover_status ticks_allow(const char *function, const void *kernel,
         auto *const ticks_kernel = kernel<team_shape<PLANNER_GRID, row_>>;                                             \
         MOVER_TRY(mover_cooperative_blocks(function, (const void *)ticks_kernel, THREADS, (plan).shared_bytes,         \
                                            &ticks_blocks));                                                            \
-        return mover_cuda_check(function, MOVER_LAUNCH_COOPERATIVE(ticks_kernel, mover_blocks(items, ticks_blocks),    \
-                                                                   THREADS, (plan).shared_bytes, mover_stream(exec),   \
-                                                                   call));                                             \
+        return mover_cuda_check(function,                                                                              \
+                                MOVER_LAUNCH_COOPERATIVE(ticks_kernel, mover_blocks(items, ticks_blocks), THREADS,     \
+                                                         (plan).shared_bytes, mover_stream(exec), call));              \
     } while (0)
 
 /* The same for a batch of problems that each fit a block, or for the shape that the plan asks for. */
@@ -106,21 +105,18 @@ static inline mover_status ticks_allow(const char *function, const void *kernel,
     do {                                                                                                               \
         const int64_t ticks_items = (batch)*mover_max((plan).chunks, (plan).column_items);                             \
         if ((plan).team == PLANNER_BLOCK) {                                                                            \
-            auto *const ticks_kernel = kernel<team_shape<PLANNER_BLOCK, PLANNER_WARP>>;                                \
+            auto *const ticks_kernel = (plan).row == PLANNER_NARROW                                                    \
+                                           ? kernel<team_shape<PLANNER_BLOCK, PLANNER_NARROW>>                         \
+                                           : kernel<team_shape<PLANNER_BLOCK, PLANNER_WARP>>;                          \
             MOVER_TRY(ticks_allow(function, (const void *)ticks_kernel, (plan).shared_bytes));                         \
-            return mover_cuda_check(function,                                                                          \
-                                    MOVER_LAUNCH(ticks_kernel, mover_blocks(batch, MOVER_MOST_BLOCKS), THREADS,        \
-                                                 (plan).shared_bytes, mover_stream(exec), call));                      \
+            return mover_cuda_check(function, MOVER_LAUNCH(ticks_kernel, mover_blocks(batch, MOVER_MOST_BLOCKS),       \
+                                                           THREADS, (plan).shared_bytes, mover_stream(exec), call));   \
         }                                                                                                              \
         switch ((plan).row) {                                                                                          \
         case PLANNER_WARP:                                                                                             \
             TICKS_TOGETHER(function, kernel, PLANNER_WARP, plan, ticks_items, exec, call);                             \
-        case PLANNER_BLOCK_1:                                                                                          \
-            TICKS_TOGETHER(function, kernel, PLANNER_BLOCK_1, plan, ticks_items, exec, call);                          \
-        case PLANNER_BLOCK_2:                                                                                          \
-            TICKS_TOGETHER(function, kernel, PLANNER_BLOCK_2, plan, ticks_items, exec, call);                          \
-        case PLANNER_BLOCK_4:                                                                                          \
-            TICKS_TOGETHER(function, kernel, PLANNER_BLOCK_4, plan, ticks_items, exec, call);                          \
+        case PLANNER_WHOLE:                                                                                            \
+            TICKS_TOGETHER(function, kernel, PLANNER_WHOLE, plan, ticks_items, exec, call);                            \
         default:                                                                                                       \
             TICKS_TOGETHER(function, kernel, PLANNER_WIDE, plan, ticks_items, exec, call);                             \
         }                                                                                                              \
