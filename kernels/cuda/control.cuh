@@ -20,8 +20,8 @@
 typedef enum control_mode {
     FIRST,   /* makes the kernel, an iteration */
     ITERATE, /* an iteration */
-    ENTER,   /* Newton's first state: rows exact, the diagonal of the system */
-    PREPARE, /* the system of a direction */
+    ENTER,   /* Newton's first state: rows exact */
+    PREPARE, /* the diagonal and right-hand side of a direction's system */
     STEP,    /* one step of conjugate gradients */
     MOVE,    /* V = exp((to - from) direction) */
     TRY,     /* rows exact after a move */

@@ -94,13 +94,12 @@ static __device__ void iterate_columns(const sinkhorn_problem &q, const control 
 
 /* ---- columns of Newton ------------------------------------------------------------------------------------------ */
 
-/* After rows were made exact: c and the diagonal of the system. */
+/* After rows were made exact: c, and the right-hand side of a direction. */
 static __device__ void newton_columns(const sinkhorn_problem &q, const control &s, int64_t item,
                                       team_scratch &scratch) {
     const schur_system &y = q.system;
     const column_place at = place_of(item, y.column_width, y.m);
     const real sum = sum_chunks(y.partial, y.chunks, y.m, at, scratch.sums[0]);
-    const real diagonal = sum_chunks(y.more, y.chunks, y.m, at, scratch.sums[1]);
     double number[COLUMN_NUMBERS] = {};
     if (at.owner) {
         const int64_t j = at.j;
@@ -109,7 +108,6 @@ static __device__ void newton_columns(const sinkhorn_problem &q, const control &
         q.plain[j] = 1;
         q.excess[j] = 0;
         y.column_sum[j] = sum;
-        y.diagonal[j] = diagonal;
         number[ERROR_SUM] = (double)fabs(sum - mass);
         number[SQUARE_SUM] = (double)residual * (double)residual;
         number[DUAL_SUM] = mass > 0 ? (double)mass * (double)q.v[j] : 0;
@@ -123,9 +121,11 @@ static __device__ void prepare_columns(const sinkhorn_problem &q, const control 
                                        team_scratch &scratch) {
     const schur_system &y = q.system;
     const column_place at = place_of(item, y.column_width, y.m);
+    const real diagonal = sum_chunks(y.partial, y.chunks, y.m, at, scratch.sums[0]);
     double number[COLUMN_NUMBERS] = {};
     if (at.owner) {
         const real mass = mass_b(q, at.j), right = mass > 0 ? mass - y.column_sum[at.j] : 0;
+        y.diagonal[at.j] = diagonal;
         schur_start(y, at.j, right, (real)s.mean, number);
     }
     store_numbers(number, y.column_part, y.column_items, item, scratch, false);

@@ -53,7 +53,8 @@ typedef struct gradient_task {
     schur_system system;
     const real *grad_plan, *add_cost; /* (n, m) */
     real *grad_cost;                  /* (n, m) */
-    real *row_sum, *s;                /* (n): r; s, in the end u */
+    real *row_sum, *s;                /* (n): r; u */
+    real *more;                       /* (chunks, m): column sums of a second kind */
     real *grad_a, *grad_b;            /* (n), (m) or NULL */
     double epsilon;
 } gradient_task;
@@ -73,6 +74,7 @@ static constexpr double TOLERANCE = MOVER_REAL_BITS == 32 ? 1e-7 : 1e-12; /* on 
 
 static __host__ __device__ void task_take(gradient_task *task, slot *from) {
     system_take(&task->system, from);
+    task->more = (real *)slot_take(from, task->system.chunks * task->system.m, sizeof(real));
     task->row_sum = (real *)slot_take(from, task->system.n, sizeof(real));
     task->s = (real *)slot_take(from, task->system.n, sizeof(real));
 }
@@ -157,7 +159,7 @@ static __device__ void plan_sums(const gradient_task &task, int64_t chunk, real 
             }
             if (S::wide) {
                 add_sums<S>(sums, y.partial + chunk * y.m, y.m, tile, i > first);
-                add_sums<S>(diagonal, y.more + chunk * y.m, y.m, tile, i > first);
+                add_sums<S>(diagonal, task.more + chunk * y.m, y.m, tile, i > first);
             }
         }
         MOVER_UNROLL
@@ -165,7 +167,7 @@ static __device__ void plan_sums(const gradient_task &task, int64_t chunk, real 
             if (team_place<S>() == 0 && i + q < last) task.row_sum[i + q] = r[q];
     }
     store_sums<S>(sums, y.partial + chunk * y.m, y.m, y.rows);
-    store_sums<S>(diagonal, y.more + chunk * y.m, y.m, y.rows);
+    store_sums<S>(diagonal, task.more + chunk * y.m, y.m, y.rows);
 }
 
 /* H = P . G of a thread's columns of a row. */
@@ -225,7 +227,7 @@ static __device__ void gradient_sums(const gradient_task &task, int64_t chunk, t
             }
             if (S::wide) {
                 add_sums<S>(weighted, y.partial + chunk * y.m, y.m, tile, i > first);
-                add_sums<S>(centred, y.more + chunk * y.m, y.m, tile, i > first);
+                add_sums<S>(centred, task.more + chunk * y.m, y.m, tile, i > first);
             }
         }
         MOVER_UNROLL
@@ -233,7 +235,7 @@ static __device__ void gradient_sums(const gradient_task &task, int64_t chunk, t
             if (team_place<S>() == 0 && i + q < last) number[0] += (double)s[q] * (double)s[q];
     }
     store_sums<S>(weighted, y.partial + chunk * y.m, y.m, y.rows);
-    store_sums<S>(centred, y.more + chunk * y.m, y.m, y.rows);
+    store_sums<S>(centred, task.more + chunk * y.m, y.m, y.rows);
     store_numbers(number, y.row_part, y.chunks, chunk, scratch, false);
 }
 
@@ -318,8 +320,7 @@ static __device__ void centre_rows(const gradient_task &task, const gradient_sta
         task.grad_b[j] = s.poison ? (real)NAN : (real)((double)task.system.solution[j] - s.mean_b);
 }
 
-template <class S>
-static __device__ void rows_item(int64_t chunk, real *kept, gradient_block &here, int &turn) {
+template <class S> static __device__ void rows_item(int64_t chunk, real *kept, gradient_block &here, int &turn) {
     const gradient_task &task = here.task;
     switch (here.s.mode) {
     case PLAN_SUMS:
@@ -359,7 +360,7 @@ static __device__ void columns_item(int64_t item, gradient_block &here) {
     real sum = 0, more = 0;
     if (mode == PLAN_SUMS || mode == GRADIENT_SUMS) {
         sum = sum_chunks(y.partial, y.chunks, y.m, at, here.scratch.sums[0]);
-        more = sum_chunks(y.more, y.chunks, y.m, at, here.scratch.sums[1]);
+        more = sum_chunks(here.task.more, y.chunks, y.m, at, here.scratch.sums[1]);
     }
     if (at.owner) {
         const int64_t j = at.j;

@@ -19,7 +19,7 @@ enum {
     PLANNER_NUMBERS = 32,       /* sums that a block keeps of a pass */
     PLANNER_STATIC = 9 * 1024,  /* static shared memory that kernels may use */
     PLANNER_ALWAYS = 48 * 1024, /* shared memory that every device offers */
-    PLANNER_BLOCK_ROWS = 512,   /* of a problem that a block solves */
+    PLANNER_BLOCK_ROWS = 256,   /* of a problem that a block solves */
     PLANNER_NARROW_BYTES = 16,  /* of a row, in the registers of a thread of its group */
     PLANNER_WARP_BYTES = 32,
     PLANNER_WHOLE_BYTES = 32

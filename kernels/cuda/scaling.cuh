@@ -103,18 +103,6 @@ static __device__ __forceinline__ void load_logs(real (&v)[S::columns], const si
 
 /* ---- rows: the kernel made again -------------------------------------------------------------------------------- */
 
-/* Adds the rows' share of the column sums, and of the diagonal where it is wanted. */
-template <class S>
-static __device__ __forceinline__ void share_row(const real (&x)[S::columns], real mass, int want_diagonal,
-                                                 real (&sums)[S::columns], real (&diagonal)[S::columns]) {
-    MOVER_UNROLL
-    for (int c = 0; c < S::columns; c++) sums[c] += x[c];
-    if (!want_diagonal || mass == 0) return;
-    const real share = 1 / mass;
-    MOVER_UNROLL
-    for (int c = 0; c < S::columns; c++) diagonal[c] += x[c] * ((mass - x[c]) * share);
-}
-
 /* The largest exponents of rows i ...; adds the costs that are out of bounds to *bad. */
 template <class S>
 static __device__ __forceinline__ void largest_exponents(const sinkhorn_problem &q, real (&x)[S::rows][S::columns],
@@ -143,12 +131,11 @@ static __device__ void make_rows(const sinkhorn_problem &q, const control &s, in
     const schur_system &y = q.system;
     const int64_t first = chunk * y.chunk_rows, last = first + y.chunk_rows < y.n ? first + y.chunk_rows : y.n;
     const typename S::index tiles = S::wide ? ((typename S::index)y.m + S::tile - 1) / S::tile : 1;
-    const int begins = from_cost && s.mode == FIRST, want_diagonal = s.mode == ENTER || s.mode == TRY;
+    const int begins = from_cost && s.mode == FIRST;
     const real *source = from_cost ? q.cost : q.kernel;
-    real v[S::columns], sums[S::columns], diagonal[S::columns];
+    real v[S::columns], sums[S::columns];
     double number[ROW_NUMBERS] = {};
     clear_columns<S>(sums);
-    clear_columns<S>(diagonal);
     for (int64_t i = first + team_group<S>() * S::rows; i < last; i += S::groups * S::rows) {
         real x[S::rows][S::columns], mass[S::rows], u[S::rows], sum[S::rows];
         MOVER_UNROLL
@@ -194,21 +181,19 @@ static __device__ void make_rows(const sinkhorn_problem &q, const control &s, in
         for (typename S::index tile = 0; tile < tiles; tile++) {
             if (S::wide) {
                 clear_columns<S>(sums);
-                clear_columns<S>(diagonal);
                 load_rows<S>(x, q.kernel, y.m, i, last, tile);
             }
             MOVER_UNROLL
             for (int r = 0; r < S::rows; r++) {
                 const real factor = mass[r] > 0 ? mass[r] / sum[r] : 0;
                 MOVER_UNROLL
-                for (int c = 0; c < S::columns; c++) x[r][c] *= factor;
+                for (int c = 0; c < S::columns; c++) {
+                    x[r][c] *= factor;
+                    sums[c] += x[r][c];
+                }
                 if (i + r < last) store_columns<S>(x[r], q.kernel + (i + r) * y.m, y.m, tile);
-                share_row<S>(x[r], mass[r], want_diagonal, sums, diagonal);
             }
-            if (S::wide) {
-                add_sums<S>(sums, y.partial + chunk * y.m, y.m, tile, i > first);
-                if (want_diagonal) add_sums<S>(diagonal, y.more + chunk * y.m, y.m, tile, i > first);
-            }
+            if (S::wide) add_sums<S>(sums, y.partial + chunk * y.m, y.m, tile, i > first);
         }
         MOVER_UNROLL
         for (int r = 0; r < S::rows; r++) {
@@ -223,8 +208,32 @@ static __device__ void make_rows(const sinkhorn_problem &q, const control &s, in
         }
     }
     store_sums<S>(sums, y.partial + chunk * y.m, y.m, y.rows);
-    if (want_diagonal) store_sums<S>(diagonal, y.more + chunk * y.m, y.m, y.rows);
     store_numbers(number, y.row_part, y.chunks, chunk, scratch, false);
+}
+
+/* The diagonal of Newton's system, sum_i K_ij (a_i - K_ij) / a_i, of a chunk of rows that are exact. One read an
+ * element. */
+template <class S> static __device__ void diagonal_rows(const sinkhorn_problem &q, int64_t chunk) {
+    const schur_system &y = q.system;
+    const int64_t first = chunk * y.chunk_rows, last = first + y.chunk_rows < y.n ? first + y.chunk_rows : y.n;
+    const typename S::index tiles = S::wide ? ((typename S::index)y.m + S::tile - 1) / S::tile : 1;
+    real sums[S::columns];
+    clear_columns<S>(sums);
+    for (int64_t i = first + team_group<S>() * S::rows; i < last; i += S::groups * S::rows) {
+        for (typename S::index tile = 0; tile < tiles; tile++) {
+            real k[S::rows][S::columns];
+            if (S::wide) clear_columns<S>(sums);
+            load_rows<S>(k, q.kernel, y.m, i, last, tile);
+            MOVER_UNROLL
+            for (int r = 0; r < S::rows; r++) {
+                const real mass = i + r < last ? mass_a(q, i + r) : 0, share = mass > 0 ? 1 / mass : 0;
+                MOVER_UNROLL
+                for (int c = 0; c < S::columns; c++) sums[c] += k[r][c] * ((mass - k[r][c]) * share);
+            }
+            if (S::wide) add_sums<S>(sums, y.partial + chunk * y.m, y.m, tile, i > first);
+        }
+    }
+    store_sums<S>(sums, y.partial + chunk * y.m, y.m, y.rows);
 }
 
 /* ---- rows: multiply-adds ---------------------------------------------------------------------------------------- */

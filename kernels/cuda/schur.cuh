@@ -30,7 +30,7 @@ typedef struct schur_system {
     real *diagonal;            /* (m) of the system: sum_i P_ij (r_i - P_ij) / r_i */
     real *residual, *solution; /* (m) */
     real *direction, *product; /* (m) */
-    real *partial, *more;      /* (chunks, m): column sums of chunks, and a second kind of them */
+    real *partial;             /* (chunks, m): column sums of chunks */
     real *rows;                /* (WARPS, m) in shared memory */
     double *row_part;          /* (ROW_NUMBERS, chunks) */
     double *column_part;       /* (COLUMN_NUMBERS, column_items) */

@@ -138,6 +138,9 @@ static __device__ void rows_item(const sinkhorn_call &call, int64_t p, int64_t c
         else
             make_rows<S, false>(q, s, chunk, here.scratch, turn);
         break;
+    case PREPARE:
+        diagonal_rows<S>(q, chunk);
+        break;
     case STEP:
         schur_rows<S>(q.system, (real)s.cg.beta, chunk, here.scratch, turn);
         break;

@@ -42,7 +42,6 @@ static __host__ __device__ inline void system_take(schur_system *y, slot *from) 
     y->direction = (real *)slot_take(from, m, sizeof(real));
     y->product = (real *)slot_take(from, m, sizeof(real));
     y->partial = (real *)slot_take(from, y->chunks * m, sizeof(real));
-    y->more = (real *)slot_take(from, y->chunks * m, sizeof(real));
 }
 
 static __host__ __device__ inline void system_divide(schur_system *y, int64_t n, int64_t m, const planner &plan) {

@@ -197,9 +197,8 @@ static __global__ void __launch_bounds__(TRANSPORT_THREADS)
 
 static mover_status scale_side(const char *function, const mover_transport_desc *desc, const potentials *side,
                                const mover_exec *exec) {
-    return mover_cuda_check(function,
-                            MOVER_LAUNCH(scale_potentials, mover_blocks(desc->batch, MOVER_MOST_BLOCKS),
-                                         TRANSPORT_THREADS, 0, mover_stream(exec), *side, desc->batch));
+    return mover_cuda_check(function, MOVER_LAUNCH(scale_potentials, mover_blocks(desc->batch, MOVER_MOST_BLOCKS),
+                                                   TRANSPORT_THREADS, 0, mover_stream(exec), *side, desc->batch));
 }
 
 /* What the gradient of the value takes from the workspace. */
