@@ -114,6 +114,8 @@ static __device__ __forceinline__ void add_differences(const real *const (&x)[ro
 
 /* ---- distances -------------------------------------------------------------------------------------------------- */
 
+namespace {
+
 typedef struct costs_call {
     const real *x, *y, *norm_x, *norm_y;
     real *out, *row_minimum;
@@ -135,6 +137,8 @@ typedef struct tile_place {
     real *out, *row_minimum;
     int64_t next; /* the next tile of the block */
 } tile_place;
+
+} // namespace
 
 /* The near entries of a region, one for each group of SUMS lanes at a time: these take from each other what waits. */
 template <int side, bool aligned>
@@ -280,13 +284,15 @@ template <int side> static __device__ __forceinline__ tile_place place_tile(cons
 }
 
 /* out = scale |x_i - y_j|^2 for a batch of problems. A block owns tiles of side x side entries, one after the other, a
- * thread what tile_layout and REGION give it. Shared memory: tile_bytes<side>(). Each tile reads its 2 side rows and
- * writes each entry once. Deterministic: no sum crosses a tile, the minimum of a row is exact. */
+ * thread what tile_layout and REGION give it. Shared memory: tile_memory<side>::reals elements and a tile_place. Each
+ * tile reads its 2 side rows and writes each entry once. Deterministic: no sum crosses a tile, the minimum of a row is
+ * exact. */
 template <int side, bool aligned, bool tf32>
 static __global__ void __launch_bounds__(tile_layout<side>::threads, tile_layout<side>::least_blocks)
     costs_kernel(costs_call call) {
     MOVER_SHARED_DYNAMIC(real, tile);
-    MOVER_SHARED(tile_place, at, [1]); /* not in registers, which the products need */
+    /* Not in registers, which the products need. */
+    tile_place *const at = reinterpret_cast<tile_place *>(tile + tile_memory<side>::reals);
     int64_t q = blockIdx.x;
     MOVER_NO_UNROLL
     while (q < call.tiles) {
@@ -305,13 +311,14 @@ static __global__ void __launch_bounds__(tile_layout<side>::threads, tile_layout
 template <int side, bool aligned, bool tf32>
 static mover_status launch_costs(const char *function, costs_call call, int64_t batch, const mover_exec *exec) {
     const void *kernel = (const void *)costs_kernel<side, aligned, tf32>;
+    const size_t shared_bytes = tile_memory<side>::reals * sizeof(real) + sizeof(tile_place);
     call.tiles_n = mover_ceil_div(call.n, side);
     call.tiles_m = mover_ceil_div(call.m, side);
     call.tiles = batch * call.tiles_n * call.tiles_m;
-    MOVER_TRY(mover_allow_shared(function, kernel, tile_bytes<side>()));
+    MOVER_TRY(mover_allow_shared(function, kernel, shared_bytes));
     return mover_cuda_check(
         function, MOVER_LAUNCH((costs_kernel<side, aligned, tf32>), mover_blocks(call.tiles, MOVER_MOST_BLOCKS),
-                               (unsigned)tile_layout<side>::threads, tile_bytes<side>(), mover_stream(exec), call));
+                               (unsigned)tile_layout<side>::threads, shared_bytes, mover_stream(exec), call));
 }
 
 template <int side, bool aligned>
@@ -329,15 +336,8 @@ static bool in_vectors(const void *data, int64_t width) {
     return (uintptr_t)data % sizeof(real_vector) == 0 && width % REALS_PER_VECTOR == 0;
 }
 
-/* The largest tile that is not mostly empty and of which there are enough to keep a large device busy. */
-enum { ENOUGH_TILES = 96 };
-
-static bool suits(int64_t batch, int64_t n, int64_t m, int64_t side) {
-    return mover_min(n, m) > side / 2 && batch * mover_ceil_div(n, side) * mover_ceil_div(m, side) >= ENOUGH_TILES;
-}
-
-static mover_status make_costs(const char *function, int64_t batch, costs_call call, mover_precision precision,
-                               const mover_exec *exec) {
+static mover_status make_costs(const char *function, int side, int64_t batch, costs_call call,
+                               mover_precision precision, const mover_exec *exec) {
     const double least = MOVER_REAL_BITS == 32 ? 0.1 : 1e-4, growth = sqrt((double)call.d / 1024);
     const bool aligned = in_vectors(call.x, call.d) && in_vectors(call.y, call.d);
     const bool tf32 = precision == MOVER_PRECISION_TF32;
@@ -345,23 +345,39 @@ static mover_status make_costs(const char *function, int64_t batch, costs_call c
     call.near = (real)(least * (growth > 1 ? growth : 1));
     call.vectors = in_vectors(call.out, call.m);
 #if MOVER_REAL_BITS == 32
-    if (aligned && suits(batch, call.n, call.m, 128)) return choose_costs<128, true>(function, call, batch, tf32, exec);
+    if (aligned && side == 128) return choose_costs<128, true>(function, call, batch, tf32, exec);
 #endif
-    if (suits(batch, call.n, call.m, 64))
+    if (side >= 64)
         return aligned ? choose_costs<64, true>(function, call, batch, tf32, exec)
                        : choose_costs<64, false>(function, call, batch, tf32, exec);
     return aligned ? choose_costs<32, true>(function, call, batch, tf32, exec)
                    : choose_costs<32, false>(function, call, batch, tf32, exec);
 }
 
-mover_status R(mover_cuda_scaled_costs)(const char *function, int64_t n, int64_t m, int64_t d, const real *x,
-                                        const real *norm_x, const real *y, const real *norm_y, real scale,
-                                        mover_precision precision, real *out, const mover_exec *exec) {
+enum { ENOUGH_TILES = 96 }; /* to keep a large device busy */
+
+int R(mover_cuda_tile_side)(int64_t batch, int64_t n, int64_t m) {
+    for (int side = 128; side > 32; side /= 2)
+        if (mover_min(n, m) > side / 2 && batch * mover_ceil_div(n, side) * mover_ceil_div(m, side) >= ENOUGH_TILES)
+            return side;
+    return 32;
+}
+
+mover_status R(mover_cuda_tiled_costs)(const char *function, int side, int64_t n, int64_t m, int64_t d, const real *x,
+                                       const real *norm_x, const real *y, const real *norm_y, real scale,
+                                       mover_precision precision, real *out, const mover_exec *exec) {
     costs_call call = {};
     call.x = x, call.y = y, call.norm_x = norm_x, call.norm_y = norm_y;
     call.n = n, call.m = m, call.d = d;
     call.scale = scale, call.out = out;
-    return make_costs(function, 1, call, precision, exec);
+    return make_costs(function, side, 1, call, precision, exec);
+}
+
+mover_status R(mover_cuda_scaled_costs)(const char *function, int64_t n, int64_t m, int64_t d, const real *x,
+                                        const real *norm_x, const real *y, const real *norm_y, real scale,
+                                        mover_precision precision, real *out, const mover_exec *exec) {
+    return R(mover_cuda_tiled_costs)(function, R(mover_cuda_tile_side)(1, n, m), n, m, d, x, norm_x, y, norm_y, scale,
+                                     precision, out, exec);
 }
 
 R(mover_cuda_cost_scratch) R(mover_cuda_cost_take)(mover_arena *arena, int64_t batch, int64_t n, int64_t m) {
@@ -380,15 +396,15 @@ mover_status R(mover_cuda_costs)(const char *function, int64_t batch, int64_t n,
     call.n = n, call.m = m, call.d = d;
     call.scale = 1, call.out = cost, call.row_minimum = row_minimum;
     MOVER_TRY(make_norms(function, x, scratch->norm_x, batch * n, y, scratch->norm_y, batch * m, d, row_minimum, exec));
-    return make_costs(function, batch, call, precision, exec);
+    return make_costs(function, R(mover_cuda_tile_side)(batch, n, m), batch, call, precision, exec);
 }
 
-extern "C" void R(mover_cuda_cost_layout)(const mover_cost_desc *desc, mover_arena *arena) {
+void R(mover_cuda_cost_layout)(const mover_cost_desc *desc, mover_arena *arena) {
     (void)R(mover_cuda_cost_take)(arena, desc->batch, desc->n, desc->m);
 }
 
-extern "C" mover_status R(mover_cuda_cost_forward)(const mover_cost_desc *desc, const real *x, const real *y,
-                                                   real *cost, void *workspace, const mover_exec *exec) {
+mover_status R(mover_cuda_cost_forward)(const mover_cost_desc *desc, const real *x, const real *y, real *cost,
+                                        void *workspace, const mover_exec *exec) {
     mover_arena arena = mover_arena_over(workspace);
     const R(mover_cuda_cost_scratch) scratch = R(mover_cuda_cost_take)(&arena, desc->batch, desc->n, desc->m);
     return R(mover_cuda_costs)("mover_cost_forward", desc->batch, desc->n, desc->m, desc->d, x, y, desc->precision,
@@ -512,13 +528,13 @@ mover_status R(mover_cuda_cost_gradient)(const char *function, int64_t batch, in
     return MOVER_OK;
 }
 
-extern "C" void R(mover_cuda_cost_backward_layout)(const mover_cost_desc *desc, mover_arena *arena) {
+void R(mover_cuda_cost_backward_layout)(const mover_cost_desc *desc, mover_arena *arena) {
     (void)R(mover_cuda_cost_gradient_take)(arena, desc->batch, desc->n, desc->m);
 }
 
-extern "C" mover_status R(mover_cuda_cost_backward)(const mover_cost_desc *desc, const real *x, const real *y,
-                                                    const real *grad_cost, real *grad_x, real *grad_y, void *workspace,
-                                                    const mover_exec *exec) {
+mover_status R(mover_cuda_cost_backward)(const mover_cost_desc *desc, const real *x, const real *y,
+                                         const real *grad_cost, real *grad_x, real *grad_y, void *workspace,
+                                         const mover_exec *exec) {
     mover_arena arena = mover_arena_over(workspace);
     const R(mover_cuda_cost_gradient_scratch) scratch =
         R(mover_cuda_cost_gradient_take)(&arena, desc->batch, desc->n, desc->m);

@@ -34,6 +34,14 @@ mover_status R(mover_cuda_scaled_costs)(const char *function, int64_t n, int64_t
                                         const real *norm_x, const real *y, const real *norm_y, real scale,
                                         mover_precision precision, real *out, const mover_exec *exec);
 
+/* What both choose: the largest tile, 128, 64 or 32 entries a side, that the problem would not leave mostly empty and
+ * of which there are enough; and the costs in tiles of a given side. Without 128 where memory is not aligned to
+ * vectors, or in double. */
+int R(mover_cuda_tile_side)(int64_t batch, int64_t n, int64_t m);
+mover_status R(mover_cuda_tiled_costs)(const char *function, int side, int64_t n, int64_t m, int64_t d, const real *x,
+                                       const real *norm_x, const real *y, const real *norm_y, real scale,
+                                       mover_precision precision, real *out, const mover_exec *exec);
+
 /* The gradient of sum(D . |x - y|^2), D = grad (batch, n, m):
  *     grad_x = 2 (diag(D 1) x - D y),   grad_y = 2 (diag(D^T 1) y - D^T x)
  * Either may be NULL. `summed` (batch, n, m) has the row and column sums of D: D itself, or the part of it beside one

@@ -19,6 +19,8 @@
 
 #include <stdint.h>
 
+namespace {
+
 enum { DEPTH = 16, VECTORS = DEPTH / REALS_PER_VECTOR }; /* columns of a stage, and vectors of a row of it */
 
 /* The tile's rows are 8 longer than they need be: a warp that reads or writes 4 x 8 of its entries meets all banks. */
@@ -55,10 +57,10 @@ template <int side> struct tile_layout {
 
 #endif
 
-template <int side> constexpr size_t tile_bytes() {
-    return sizeof(real) * (STAGES * 2 * side * DEPTH > side * (side + TILE_PAD) ? STAGES * 2 * side * DEPTH
-                                                                                : side * (side + TILE_PAD));
-}
+/* Elements of shared memory: for the stages, and for the tile that takes their place. */
+template <int side> struct tile_memory {
+    enum { stages = STAGES * 2 * side * DEPTH, tile = side * (side + TILE_PAD), reals = stages > tile ? stages : tile };
+};
 
 /* The first rows of a tile and how many it has of each, 1 to side. */
 typedef struct tile_source {
@@ -73,43 +75,41 @@ static __device__ __forceinline__ int stage_place(int row, int column) {
     return row * DEPTH + (((column / REALS_PER_VECTOR) ^ swap) * REALS_PER_VECTOR) + column % REALS_PER_VECTOR;
 }
 
-/* What a thread copies into the stages: vectors of one row of x and of the same row of y. */
+/* What a thread copies into the stages: vectors of a row of x and of the same row of y, from the next stage's first
+ * column on. */
 typedef struct copy_place {
-    const real *x, *y; /* at its first column of the next stage */
+    const real *x, *y;
 } copy_place;
 
 /* Beyond the last row that one is copied again. */
 template <int side> static __device__ __forceinline__ copy_place first_copy(const tile_source &source, int64_t d) {
     const int sharers = tile_layout<side>::threads / side, row = (int)threadIdx.x / sharers;
-    const int column = (int)threadIdx.x % sharers * REALS_PER_VECTOR;
     copy_place place;
-    place.x = source.x + (row < source.n ? row : source.n - 1) * d + column;
-    place.y = source.y + (row < source.m ? row : source.m - 1) * d + column;
+    place.x = source.x + (row < source.n ? row : source.n - 1) * d;
+    place.y = source.y + (row < source.m ? row : source.m - 1) * d;
     return place;
 }
 
-/* Columns [first, first + DEPTH) of the tile's rows of x, then of y; 0 beyond the last column. */
+/* The next DEPTH columns of the tile's rows of x, then of y; 0 where there are but `there`. */
 template <int side, bool aligned>
-static __device__ __forceinline__ void load_stage(copy_place &from, int64_t first, int64_t d, real *stage) {
+static __device__ __forceinline__ void load_stage(copy_place &from, int there, real *stage) {
     const int sharers = tile_layout<side>::threads / side, row = (int)threadIdx.x / sharers;
-    const int column = (int)threadIdx.x % sharers * REALS_PER_VECTOR, stride = sharers * REALS_PER_VECTOR;
+    const int first = (int)threadIdx.x % sharers * REALS_PER_VECTOR, stride = sharers * REALS_PER_VECTOR;
     if (aligned) {
         MOVER_UNROLL
-        for (int t = 0; t < DEPTH; t += stride) {
-            const bool there = first + column + t < d;
-            real *to = stage + stage_place(row, column + t);
-            mover_copy_async(to, there ? from.x + t : from.x, there ? 16 : 0);
-            mover_copy_async(to + side * DEPTH, there ? from.y + t : from.y, there ? 16 : 0);
+        for (int t = first; t < first + DEPTH; t += stride) {
+            real *to = stage + stage_place(row, t);
+            mover_copy_async(to, from.x + (t < there ? t : 0), t < there ? 16 : 0);
+            mover_copy_async(to + side * DEPTH, from.y + (t < there ? t : 0), t < there ? 16 : 0);
         }
     } else {
         MOVER_NO_UNROLL
-        for (int t = 0; t < DEPTH; t += stride) {
-            real *to = stage + stage_place(row, column + t);
+        for (int t = first; t < first + DEPTH; t += stride) {
+            real *to = stage + stage_place(row, t);
             MOVER_UNROLL
             for (int e = 0; e < REALS_PER_VECTOR; e++) {
-                const bool there = first + column + t + e < d;
-                to[e] = there ? from.x[t + e] : 0;
-                to[side * DEPTH + e] = there ? from.y[t + e] : 0;
+                to[e] = t + e < there ? from.x[t + e] : 0;
+                to[side * DEPTH + e] = t + e < there ? from.y[t + e] : 0;
             }
         }
     }
@@ -119,8 +119,8 @@ static __device__ __forceinline__ void load_stage(copy_place &from, int64_t firs
 
 #if MOVER_REAL_BITS == 32
 
-static __device__ __forceinline__ float2 load_pair(const float *stage, int row, int column) {
-    return *reinterpret_cast<const float2 *>(stage + stage_place(row, column));
+static __device__ __forceinline__ float2 load_pair(const float *place) {
+    return *reinterpret_cast<const float2 *>(place);
 }
 
 static __device__ __forceinline__ void split(float value, float &big, float &small) {
@@ -162,22 +162,22 @@ static __device__ __forceinline__ void add_stage(const float *stage, tile_sums<s
     typedef tile_layout<side> layout;
     const int rows = layout::warp_rows / 16, columns = layout::warp_columns / 8;
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, g = lane / 4, t = lane % 4;
-    const int first_row = warp / layout::across * layout::warp_rows + g;
-    const int first_column = side + warp % layout::across * layout::warp_columns + g;
+    const int x_place = stage_place(warp / layout::across * layout::warp_rows + g, 2 * t);
+    const int y_place = stage_place(side + warp % layout::across * layout::warp_columns + g, 2 * t);
     MOVER_NO_UNROLL
-    for (int step = 0; step < DEPTH / 8; step++) {
-        const int k = 8 * step + 2 * t;
+    for (int k = 0; k < DEPTH; k += 8) {
+        const float *x = stage + (x_place ^ k), *y = stage + (y_place ^ k);
         float big_y[columns][2], small_y[columns][2];
         MOVER_UNROLL
         for (int j = 0; j < columns; j++) {
-            const float2 y = load_pair(stage, first_column + 8 * j, k);
-            split(y.x, big_y[j][0], small_y[j][0]);
-            split(y.y, big_y[j][1], small_y[j][1]);
+            const float2 pair = load_pair(y + 8 * j * DEPTH);
+            split(pair.x, big_y[j][0], small_y[j][0]);
+            split(pair.y, big_y[j][1], small_y[j][1]);
         }
         MOVER_UNROLL
         for (int i = 0; i < rows; i++) {
-            const float2 upper = load_pair(stage, first_row + 16 * i, k);
-            const float2 lower = load_pair(stage, first_row + 16 * i + 8, k);
+            const float2 upper = load_pair(x + 16 * i * DEPTH);
+            const float2 lower = load_pair(x + (16 * i + 8) * DEPTH);
             float big_x[4], small_x[4];
             split(upper.x, big_x[0], small_x[0]);
             split(lower.x, big_x[1], small_x[1]);
@@ -271,27 +271,28 @@ template <int side> static __device__ __forceinline__ void store_sums(const tile
 #endif
 
 /* The products of a tile in shared[row * (side + TILE_PAD) + column], after the caller's next barrier; what lies beyond
- * the last row or column means nothing. `shared` has tile_bytes<side>() bytes and is free. */
+ * the last row or column means nothing. `shared` has tile_memory<side>::reals elements and
+ * is free. */
 template <int side, bool aligned, bool tf32>
 static __device__ __forceinline__ void product_tile(const tile_source &source, int64_t d, real *shared) {
     const int size = 2 * side * DEPTH;
-    const int steps = (int)((d + DEPTH - 1) / DEPTH);
+    const int steps = (int)((d + DEPTH - 1) / DEPTH), last = (int)((d + DEPTH - 1) % DEPTH) + 1;
     copy_place from = first_copy<side>(source, d);
     tile_sums<side> sums;
     clear_sums<side>(sums);
     MOVER_UNROLL
     for (int step = 0; step < STAGES - 1; step++) {
-        if (step < steps) load_stage<side, aligned>(from, step * DEPTH, d, shared + step * size);
+        if (step < steps) load_stage<side, aligned>(from, step == steps - 1 ? last : DEPTH, shared + step * size);
         mover_copy_commit();
     }
     int now = 0;
     MOVER_NO_UNROLL
-    for (int step = 0; step < steps; step++) {
+    for (int left = steps; left > 0; left--) {
         mover_copy_wait<STAGES - 2>();
         __syncthreads();
         /* Into the stage that all threads have left behind. */
-        if (step + STAGES - 1 < steps)
-            load_stage<side, aligned>(from, (int64_t)(step + STAGES - 1) * DEPTH, d,
+        if (left >= STAGES)
+            load_stage<side, aligned>(from, left == STAGES ? last : DEPTH,
                                       shared + (now == 0 ? STAGES - 1 : now - 1) * size);
         mover_copy_commit();
         add_stage<side, tf32>(shared + now * size, sums);
@@ -301,5 +302,7 @@ static __device__ __forceinline__ void product_tile(const tile_source &source, i
     __syncthreads();
     store_sums<side>(sums, shared);
 }
+
+} // namespace
 
 #endif
