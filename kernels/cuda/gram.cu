@@ -12,12 +12,11 @@
 #include "../src/backend.h"
 #include "device.h"
 #include "reduce.cuh"
+#include "small_matrix.cuh"
 
 enum { THREADS = 256, WARPS = THREADS / WARP };
 
 /* ---- small groups ------------------------------------------------------------------------------------------------ */
-
-static __device__ __forceinline__ constexpr int at(int i, int j) { return i * (i + 1) / 2 + j; }
 
 /* Two lanes, `offset` apart, add up the `count` sums that both have: one the first half of them, the other the rest.
  * `first` is the number of the first that a lane has then, `own` how many it has. */
