@@ -89,6 +89,14 @@ static __device__ __forceinline__ float mover_exp2(float x) {
 }
 static __device__ __forceinline__ double mover_exp2(double x) { return exp2(x); }
 
+/* 1 / sqrt(x) in about 2 units of the last digit, for normal numbers x > 0. */
+static __device__ __forceinline__ float mover_rsqrt(float x) {
+    float y;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+static __device__ __forceinline__ double mover_rsqrt(double x) { return rsqrt(x); }
+
 #else
 
 #include <type_traits>
@@ -129,6 +137,9 @@ static inline void mover_mma_tf32(float (&d)[4], const float (&a)[4], const floa
 
 static inline float mover_exp2(float x) { return ::cuemu::exp2_approximate(x); }
 static inline double mover_exp2(double x) { return exp2(x); }
+
+static inline float mover_rsqrt(float x) { return 1 / sqrtf(x); }
+static inline double mover_rsqrt(double x) { return 1 / sqrt(x); }
 
 #endif
 
