@@ -462,7 +462,7 @@ MOVER_API mover_status mover_volume_scores_backward_workspace_size(const mover_v
 
 /* anchor (n, d), others (m, k-1, d), mask -> scores (n, m), alphas (n, m, k-1). alphas may be NULL; it is what the
  * backward needs and means nothing else: alpha of the anchor and every member, in an order of the library's own where
- * there is a mask. */
+ * there is a mask, and on CUDA. */
 MOVER_API mover_status mover_volume_scores_forward(const mover_volume_scores_desc *desc, const void *anchor,
                                                    const void *others, const uint8_t *mask, void *scores, void *alphas,
                                                    void *workspace, size_t bytes, const mover_exec *exec);
