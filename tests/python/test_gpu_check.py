@@ -216,15 +216,16 @@ def test_wrong_arguments(tmp_path, command):
 
 def test_a_run_writes_its_report(tmp_path, command):
     python = pretend(tmp_path, {"packages": ["pytest"], "capability": "9.0", "environment": {"GPU": "pretended"}})
-    process = command(
-        "--python", python, "--only", "pytest", "bench", "--out", str(tmp_path / "out"), "--commit", "abc"
-    )
-    report = json.loads((tmp_path / "out" / "gpu-check.json").read_text())
-    assert process.returncode == (0 if report["passed"] else 1)
+    out = tmp_path / "out"
+    process = command("--python", python, "--only", "pytest", "bench", "--out", str(out), "--commit", "abc")
+    report = json.loads((out / "gpu-check.json").read_text())
+    assert process.returncode == 1 and report["passed"] is False
+    assert {name: step["status"] for name, step in report["steps"].items()} == {"pytest": FAILED, "bench": PASSED}
+    assert "pytest  failed" in process.stdout and "bench   passed" in process.stdout
     assert report["environment"]["GPU"] == "pretended" and report["environment"]["commit"] == "abc"
-    assert set(report["steps"]) == {"pytest", "bench"}
     assert "-m pytest -m gpu" in report["steps"]["pytest"]["commands"][0]
     assert (out / "logs" / "pytest.log").read_text().startswith(f"$ {python} -m pytest")
+    assert command("--python", python, "--only", "bench", "--out", str(out)).returncode == 0
 
 
 def test_the_operators_that_the_sanitizers_look_at_run():
