@@ -335,6 +335,22 @@ def test_without_a_gpu_it_says_so(monkeypatch, capsys, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_benchmark_that_fails_keeps_no_other_from_running(monkeypatch, capsys, tmp_path):
+    def fails(plan, clock):
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(environment, "missing", lambda: "")
+    monkeypatch.setattr(run, "without_kernels", lambda: "")
+    monkeypatch.setattr(environment, "describe", lambda: dict(ENVIRONMENT))
+    monkeypatch.setattr(run, "Clock", HostClock)
+    monkeypatch.setattr(ranking, "run", fails)
+    assert run.main(["ranking", "logdet"], "quick", tmp_path, 100.0, "abc") == 1
+    told = capsys.readouterr()
+    assert "out of order" in told.err and "failed: ranking" in told.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cuda.md", "logdet-cuda.json", "logdet-cuda.md"]
+    assert json.loads((tmp_path / "logdet-cuda.json").read_text())["environment"]["commit"] == "abc"
+
+
 def test_the_commit_is_known_or_said_to_be_unknown(monkeypatch):
     assert environment.commit() != ""
     monkeypatch.setenv("PATH", "")

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ SPARE = 15.0  # seconds of the bound that are kept for what is under way when it
 
 
 def main(names: list[str], plan: str, out: Path, within: float | None, commit: str) -> int:
-    """The exit code: 2 where there is no GPU, or no CUDA kernels."""
+    """The exit code: 1 where a benchmark failed as a whole, 2 where there is no GPU, or no CUDA kernels."""
     begin = time.monotonic()
     reason = environment.missing() or without_kernels()
     if reason:
@@ -37,7 +38,7 @@ def main(names: list[str], plan: str, out: Path, within: float | None, commit: s
     described = environment.describe()
     if commit:
         described["commit"] = commit
-    clock = Clock()
+    clock, failed = Clock(), []
     measured = rates.measure(clock)
     print(summary.rates_text(measured), flush=True)
     for name in names or BENCHMARKS:
@@ -45,12 +46,19 @@ def main(names: list[str], plan: str, out: Path, within: float | None, commit: s
             left = within - SPARE - (time.monotonic() - begin)
             clock.deadline = time.monotonic() + left * (SHARES[name] if not names else 1.0)
         command = f"scripts/bench --device cuda {name}" + (f" --{plan}" if plan != "default" else "")
-        rows = BENCHMARKS[name].run(plan, clock)
+        try:
+            rows = BENCHMARKS[name].run(plan, clock)
+        except Exception:  # the others can still be measured
+            traceback.print_exc()
+            failed.append(name)
+            continue
         record = {"command": command, "environment": described, "rates": measured.record(), "rows": rows}
         for path in write(name, record, out):
             print(f"{path} written", flush=True)
         print(f"{write_summary(out)} written", flush=True)
-    return 0
+    if failed:
+        print(f"bench: failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def without_kernels() -> str:

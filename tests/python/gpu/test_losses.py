@@ -128,6 +128,19 @@ def test_training_steps(device):
     assert results[device.type][-1] < results[device.type][0]
 
 
+def test_the_default_objective_does_not_wait_for_the_gpu(device):
+    """With every clip complete: nothing of it goes through the host."""
+    z = embeddings(device, torch.float32)
+    objective = build_objective(ObjectiveConfig(), NAMES).to(device)
+    objective(z)["total"].backward()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        objective(z)["total"].backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_plans_of_the_objective(device):
     config = ObjectiveConfig(transport=CONVERGED)
     found = build_objective(config, NAMES).to(device).plans(embeddings(device))
