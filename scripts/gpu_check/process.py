@@ -98,6 +98,9 @@ def _run(step: Step, folder: Path, deadline: float) -> Outcome:
             if code:
                 status, note = FAILED, f"{Path(parts[0]).name} ended with {code}"
                 break
+    if status == PASSED:  # which says how much there was to pass
+        lines = [line.strip(" =") for line in path.read_text(errors="replace").splitlines() if line.strip()]
+        note = lines[-1][:100] if len(lines) > len(step.commands) else ""
     outcome = Outcome(status, round(time.monotonic() - begin, 1), note, str(path))
     if status != PASSED:
         outcome.failures = failures_in(path.read_text(errors="replace"), step.failures)

@@ -347,6 +347,8 @@ def test_a_benchmark_that_fails_keeps_no_other_from_running(monkeypatch, capsys,
     assert run.main(["ranking", "logdet"], "quick", tmp_path, 100.0, "abc") == 1
     told = capsys.readouterr()
     assert "out of order" in told.err and "failed: ranking" in told.err
+    assert "logdet: mover failed: raises RuntimeError" in told.err  # cuSOLVER, which the CPU has not
+    assert run.failures_of_mover([{"contenders": {"POT": {"absent": "raises ValueError: no"}}}]) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cuda.md", "logdet-cuda.json", "logdet-cuda.md"]
     assert json.loads((tmp_path / "logdet-cuda.json").read_text())["environment"]["commit"] == "abc"
 

@@ -37,6 +37,7 @@ def test_a_failing_step_hides_no_other(tmp_path):
         shell("build", "exit 0"),
         shell("broken", "echo 'FAILED test_one'; echo fine; exit 3", needs=["build"], failures="^FAILED"),
         shell("depends", "exit 0", needs=["broken"]),
+        shell("counted", "echo; echo '=== 7 passed, 1 skipped ==='; echo"),
         shell("follows", "exit 0", after=["broken", "depends"]),
         Step("absent", [["/no/such/program"]], absent="it is not installed"),
         Step("unknown", [["/no/such/program"]]),
@@ -46,12 +47,14 @@ def test_a_failing_step_hides_no_other(tmp_path):
         "build": PASSED,
         "broken": FAILED,
         "depends": LEFT_OUT,
+        "counted": PASSED,
         "follows": PASSED,
         "absent": LEFT_OUT,
         "unknown": FAILED,
     }
     assert outcomes["broken"].failures == ["FAILED test_one"]
     assert outcomes["broken"].note == "sh ended with 3"
+    assert outcomes["counted"].note == "7 passed, 1 skipped"
     assert outcomes["depends"].note == "needs 'broken'"
     assert outcomes["absent"].note == "it is not installed"
     assert "No such file" in outcomes["unknown"].note

@@ -24,6 +24,7 @@ BENCHMARKS = {
 }
 # How the time is shared where it is bounded: what each benchmark may take of what is left when it begins.
 SHARES = {"transport": 0.55, "triples": 0.3, "contrast": 0.4, "ranking": 0.5, "logdet": 1.0}
+OURS, TOLD = ("mover", "volume_scores"), ("absent", "no gradient", "no graph")
 SPARE = 15.0  # seconds of the bound that are kept for what is under way when it is over
 
 
@@ -52,6 +53,10 @@ def main(names: list[str], plan: str, out: Path, within: float | None, commit: s
             traceback.print_exc()
             failed.append(name)
             continue
+        broken = failures_of_mover(rows)
+        if broken:
+            print(f"{name}: mover failed: {broken[0]}", file=sys.stderr)
+            failed.append(name)
         record = {"command": command, "environment": described, "rates": measured.record(), "rows": rows}
         for path in write(name, record, out):
             print(f"{path} written", flush=True)
@@ -59,6 +64,13 @@ def main(names: list[str], plan: str, out: Path, within: float | None, commit: s
     if failed:
         print(f"bench: failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def failures_of_mover(rows: list[dict]) -> list[str]:
+    """What mover raised, where it should have been timed. Peers may fail."""
+    entries = [item for row in rows for item in row.get("contenders", {}).items()]
+    told = [entry.get(key, "") for name, entry in entries if name.startswith(OURS) for key in TOLD]
+    return [text for text in told if "raises" in text]
 
 
 def without_kernels() -> str:
