@@ -21,6 +21,7 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -47,7 +48,24 @@ class DataConfig(Section):
     workers: NonNegativeInt = Field(2, description="decoding threads or processes")
 
 
-class TextTowerConfig(Section):
+class TowerConfig(Section):
+    """What the three towers have in common."""
+
+    trained_layers: NonNegativeInt | None = Field(
+        None,
+        description="none: the whole tower learns; n: its last n layers and the norm after them; 0: it is frozen. What "
+        "is frozen has no dropout",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="compute the inside of each layer again in the backward pass: less memory, more time"
+    )
+    attention: Literal["auto", "sdpa", "eager"] = Field(
+        "auto",
+        description="sdpa: torch's fused kernels; eager: plain products; auto: sdpa, but eager for BEATs on a CPU",
+    )
+
+
+class TextTowerConfig(TowerConfig):
     """A RoBERTa encoder; the defaults are roberta-base."""
 
     checkpoint: Path | None = Field(None, description="local folder of a checkpoint; default: random weights")
@@ -58,7 +76,7 @@ class TextTowerConfig(Section):
     dropout: Fraction = Field(0.1, description="dropout of the tower, training only")
 
 
-class VideoTowerConfig(Section):
+class VideoTowerConfig(TowerConfig):
     """A ViT encoder applied per frame, then a temporal transformer and the mean; the defaults are ViT-B/16."""
 
     checkpoint: Path | None = Field(None, description="local folder of a checkpoint; default: random weights")
@@ -71,7 +89,7 @@ class VideoTowerConfig(Section):
     dropout: Fraction = Field(0.0, description="dropout of the tower, training only")
 
 
-class AudioTowerConfig(Section):
+class AudioTowerConfig(TowerConfig):
     """A BEATs encoder; the defaults are BEATs iter3."""
 
     checkpoint: Path | None = Field(None, description="official .pt file; default: random weights")
@@ -147,6 +165,10 @@ class OptimizerConfig(Section):
 
     lr: PositiveFloat = Field(1e-3, description="peak learning rate of heads, temperatures and temporal layers")
     tower_lr: PositiveFloat | None = Field(None, description="peak learning rate of the towers; default: lr")
+    layer_decay: Share = Field(
+        1.0,
+        description="factor on the learning rate of a tower's layer for each layer above it; embeddings lie below all",
+    )
     weight_decay: NonNegativeFloat = Field(0.01, description="of matrices; biases, norms, temperatures have none")
     betas: tuple[Decay, Decay] = Field((0.9, 0.98), description="moment decays of AdamW")
     warmup_fraction: Fraction = Field(0.1, description="share of the steps with rising learning rate")

@@ -5,19 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mover.config import AudioTowerConfig
+from mover.config import AudioTowerConfig, TowerConfig
 from mover.errors import UserError
-from mover.models.beats import Beats, BeatsConfig
+from mover.models.beats import Beats, BeatsConfig, GatedAttention
 from mover.models.filterbank import SAMPLE_RATE, FilterBank, frame_counts, pad_to_frames
 from mover.models.pretrained import complain_about_keys, read_beats_file
+from mover.models.tower import Tower
 
 _FIELD = "model.audio.checkpoint"
 _TABLE = "self_attn.relative_attention_bias.weight"
 
 
-class AudioEncoder(nn.Module):
+class AudioEncoder(Tower):
     """Waveforms to vectors: filter bank, BEATs, mean over the tokens of sound.
 
     Args:
@@ -37,11 +38,15 @@ class AudioEncoder(nn.Module):
             )
         self.filterbank = FilterBank()
         if config.checkpoint is None:
-            sizes = config.model_dump(exclude={"checkpoint"})
+            sizes = config.model_dump(exclude={"checkpoint", *TowerConfig.model_fields})
             self.beats = Beats(BeatsConfig(**sizes))
         else:
             self.beats = load_beats(config.checkpoint, config.dropout)
         self.width: int = self.beats.config.hidden_size
+        self.set_up("model.audio", config, self.beats, self.beats.encoder.layers)
+        for module in self.beats.modules():
+            if isinstance(module, GatedAttention):
+                module.attention = config.attention
 
     def forward(self, waveform: Tensor, length: Tensor) -> Tensor:
         """Encode waveforms.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -150,7 +150,12 @@ class PositionalConvolution(nn.Module):
 
 
 class GatedAttention(nn.Module):
-    """Multi-head attention with a relative-position bias, scaled per query by a gate."""
+    """Multi-head attention with a relative-position bias, scaled per query by a gate.
+
+    attention: "sdpa", "eager", or "auto", the faster one for the device.
+    """
+
+    attention: Literal["auto", "sdpa", "eager"] = "auto"
 
     def __init__(self, config: BeatsConfig, relative_attention_bias: nn.Embedding) -> None:
         super().__init__()
@@ -196,7 +201,8 @@ class GatedAttention(nn.Module):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         gate, bias, key_mask = (t.to(q.dtype) for t in (self.gate(q), bias, key_mask))
-        attend = explicit_attention if x.device.type == "cpu" else fused_attention
+        eager = x.device.type == "cpu" if self.attention == "auto" else self.attention == "eager"
+        attend = explicit_attention if eager else fused_attention
         mixed = attend(q, k, v, gate, bias, key_mask, self.dropout if self.training else 0.0)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
@@ -204,7 +210,7 @@ class GatedAttention(nn.Module):
 def fused_attention(
     q: Tensor, k: Tensor, v: Tensor, gate: Tensor, bias: Tensor, key_mask: Tensor, dropout: float = 0.0
 ) -> Tensor:
-    """softmax(q kᵀ / sqrt(w) + gate * bias + key_mask) v by the fused kernels of a GPU.
+    """softmax(q kᵀ / sqrt(w) + gate * bias + key_mask) v by torch's fused kernels.
 
     Args:
         q, k, v: (B, H, L, w).
@@ -223,7 +229,7 @@ def fused_attention(
 def explicit_attention(
     q: Tensor, k: Tensor, v: Tensor, gate: Tensor, bias: Tensor, key_mask: Tensor, dropout: float = 0.0
 ) -> Tensor:
-    """`fused_attention` for CPUs, whose fused kernel has no gradient for an additive term."""
+    """`fused_attention` by plain products: faster on CPUs, whose fused kernel has no gradient for an additive term."""
     weights = _GatedLogits.apply(q, k, gate, bias, key_mask).softmax(-1)
     return (F.dropout(weights, dropout) if dropout else weights) @ v
 
@@ -320,7 +326,7 @@ class BeatsEncoder(nn.Module):
         """
         x = x.masked_fill(~valid.unsqueeze(-1), 0)
         x = self.layer_norm(x + self.pos_conv(x))
-        if self.training and self.dropout:
+        if self.layer_norm.training and self.dropout:  # not where all below the first layer is frozen
             x = F.dropout(x, self.dropout)
         bias = self.relative_bias(x.shape[1])
         attended = valid | ~valid.any(1, keepdim=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -11,6 +11,7 @@ from mover.config import DataConfig, ModelConfig, OptimizerConfig
 from mover.models.audio import AudioEncoder
 from mover.models.heads import Projection, unit_rows
 from mover.models.text import TextEncoder
+from mover.models.tower import Tower
 from mover.models.video import VideoEncoder
 
 
@@ -65,26 +66,31 @@ class MoverModel(nn.Module):
     def parameter_groups(self, config: OptimizerConfig) -> list[dict[str, Any]]:
         """Parameter groups for an optimiser: "name", "params", "lr", "weight_decay".
 
-        Heads and temporal layers learn at `config.lr`, towers at `config.tower_lr` (default: the same). Biases, norms
-        and other parameters that are vectors in effect do not decay. Frozen parameters are left out.
+        Heads and temporal layers learn at `config.lr`, towers at `config.tower_lr` (default: the same), times
+        `config.layer_decay` for each layer above a parameter. Biases, norms and other parameters that are vectors in
+        effect do not decay. Frozen parameters are left out.
         """
-        rates = {"heads": config.lr, "towers": config.lr if config.tower_lr is None else config.tower_lr}
+        tower_rate = config.lr if config.tower_lr is None else config.tower_lr
+        depths = {id(p): depth for tower in self.towers.values() for p, depth in cast(Tower, tower).depths()}
         groups: dict[str, dict[str, Any]] = {}
-        for name, parameter in self.named_parameters():
+        for parameter in self.parameters():
             if not parameter.requires_grad:
                 continue
-            part = "heads" if name.startswith("heads.") or ".temporal." in name else "towers"
+            depth = depths.get(id(parameter))
+            name, rate = "heads", config.lr
+            if depth is not None:
+                name, rate = "towers", tower_rate * config.layer_decay**depth
+                if config.layer_decay < 1:
+                    name = f"towers, {depth} below the top"
             decays = parameter.squeeze().ndim >= 2
-            key = part if decays else f"{part}, no decay"
+            key = name if decays else f"{name}, no decay"
             decay = config.weight_decay if decays else 0.0
-            empty: dict[str, Any] = {"name": key, "params": [], "lr": rates[part], "weight_decay": decay}
+            empty: dict[str, Any] = {"name": key, "params": [], "lr": rate, "weight_decay": decay}
             groups.setdefault(key, empty)["params"].append(parameter)
         return list(groups.values())
 
 
-def _tower(
-    modality: str, config: ModelConfig, data: DataConfig, vocab_size: int
-) -> TextEncoder | VideoEncoder | AudioEncoder:
+def _tower(modality: str, config: ModelConfig, data: DataConfig, vocab_size: int) -> Tower:
     if modality == "text":
         return TextEncoder(config.text, vocab_size, data.max_tokens)
     if modality == "video":

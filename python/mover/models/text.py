@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mover.config import TextTowerConfig
 from mover.errors import UserError
 from mover.models.pretrained import load_folder, read_folder_config
 from mover.models.sizes import initializer_range, require_multiple
+from mover.models.tower import Tower
 
 if TYPE_CHECKING:
     from transformers import RobertaModel
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _FIELD = "model.text.checkpoint"
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(Tower):
     """Captions to vectors: the last hidden state of the first token.
 
     Args:
@@ -38,7 +39,9 @@ class TextEncoder(nn.Module):
             self.roberta = _random_roberta(config, vocab_size, max_tokens, pad_id)
         else:
             self.roberta = _pretrained_roberta(config, config.checkpoint, vocab_size, max_tokens, pad_id)
+        self.roberta.set_attn_implementation("eager" if config.attention == "eager" else "sdpa")
         self.width: int = self.roberta.config.hidden_size
+        self.set_up("model.text", config, self.roberta, self.roberta.encoder.layer)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Encode captions.

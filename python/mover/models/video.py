@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mover.config import VideoTowerConfig
 from mover.errors import UserError
 from mover.models.pretrained import load_folder, read_folder_config, read_json
 from mover.models.sizes import initializer_range, require_multiple
 from mover.models.temporal import TemporalTransformer
+from mover.models.tower import Tower
 
 if TYPE_CHECKING:
     from transformers import ViTModel
@@ -22,7 +23,7 @@ _FIELD = "model.video.checkpoint"
 _PREPROCESSOR = "preprocessor_config.json"
 
 
-class VideoEncoder(nn.Module):
+class VideoEncoder(Tower):
     """Clips to vectors: the class token of every frame, an optional temporal transformer, the mean over frames.
 
     Args:
@@ -47,6 +48,7 @@ class VideoEncoder(nn.Module):
         else:
             self.vit, self.image_size = _pretrained_vit(config, config.checkpoint)
             mean, std = _mean_and_std(config.checkpoint)
+        self.vit.set_attn_implementation("eager" if config.attention == "eager" else "sdpa")
         self.width: int = self.vit.config.hidden_size
         deviation = torch.tensor(std).view(3, 1, 1)
         self.register_buffer("scale", 1 / (255 * deviation), persistent=False)
@@ -62,6 +64,7 @@ class VideoEncoder(nn.Module):
                 sizes.intermediate_size,
                 config.dropout,
             )
+        self.set_up("model.video", config, self.vit, self.vit.layers, above=(self.vit.layernorm,))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode clips.
