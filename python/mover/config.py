@@ -46,6 +46,11 @@ class DataConfig(Section):
     max_tokens: PositiveInt = Field(40, description="tokens of a caption, special tokens included")
     cache: Literal["none", "memory"] = Field("none", description="memory: decode each clip once and keep it")
     workers: NonNegativeInt = Field(2, description="decoding threads or processes")
+    missing: Literal["drop", "mask"] = Field(
+        "drop",
+        description="a training clip that lacks a modality of the run, or whose media cannot be read: drop it; mask: "
+        "train on what it has",
+    )
 
 
 class TowerConfig(Section):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from mover.config import DataConfig
-from mover.data.collate import Collate, Sample
+from mover.data.collate import Collate, Sample, window_length
 from mover.data.decoded import Decoded, MemoryStore
 from mover.data.manifest import Clip
 from mover.data.media import MediaError, read_pcm, read_video
@@ -21,17 +22,20 @@ _log = logging.getLogger("mover.data")
 
 
 class ClipDataset:
-    """Samples of the clips that have every modality of the run.
+    """Samples of the clips that have every modality of the run, or some of them.
 
     clips: the clips of one split (`select_split`).
     config: what is read and how. modalities: those of the run. tokenizer: needed for text.
     training: True: captions, frames and audio windows are drawn from (seed, epoch, position), and a clip that cannot be
-        used is left out, with a warning that names it. False: the first caption and the middle of everything, and a
-        clip that cannot be used is an error (`missing="fail"`) or left out and counted (`missing="drop"`).
+        used is left out, with a warning that names it; with `config.missing` "mask" a clip is used as long as it has
+        one modality. False: the first caption and the middle of everything, and a clip that lacks a modality is an
+        error (`missing="fail"`) or left out and counted (`missing="drop"`).
     Attributes: `clips`, those usable as far as the manifest knows, in order; `listed`, how many were given; `skipped`,
-    id to reason of every clip found unusable so far: after one pass over the data, N = listed - len(skipped).
+    id to reason of every clip found unusable so far: after one pass over the data, N = listed - len(skipped);
+    `absent`, modality to id to reason, what clips in use were found to lack so far.
 
-    Raises UserError for clips marked unusable in the manifest under `missing="fail"`, and when no clip is left.
+    Raises UserError for clips marked unusable in the manifest under `missing="fail"`, and when no clip is left, or
+    none that has a certain modality.
     """
 
     def __init__(
@@ -50,36 +54,49 @@ class ClipDataset:
             raise UserError("The run uses text, and no tokenizer was given. Load one with Tokenizer.for_data(config).")
         self.config, self.modalities, self.seed = config, tuple(modalities), seed
         self.training, self.missing = training, missing
+        self.masking = training and config.missing == "mask"
         self.listed = len(clips)
         self.skipped: dict[str, str] = {}
-        self.collate = Collate(modalities, tokenizer)
+        self.absent: dict[str, dict[str, str]] = {modality: {} for modality in self.modalities}
+        self.collate = Collate(modalities, tokenizer, config)
         self._progress = progress
         self._lock = threading.Lock()
-        self._failed: dict[int, MediaError] = {}
+        self._failed: dict[tuple[int, str], MediaError] = {}
         self._store: MemoryStore | None = None
         self.clips: list[Clip] = []
         for clip in clips:
-            fault = self._fault(clip)
-            if fault is None:
+            faults = self._faults(clip)
+            if not faults or (self.masking and len(faults) < len(self.modalities)):
                 self.clips.append(clip)
+                for modality, fault in faults.items():
+                    self.absent[modality][clip.id] = fault
             else:
-                self._skip(clip, fault)
+                self._skip(clip, ", ".join(faults.values()) if self.masking else next(iter(faults.values())))
         if not self.clips:
+            last = self.skipped[clips[-1].id] if clips else "none was given"
             raise UserError(
-                f"None of {self.listed} clips can be used; the last one: {fault if clips else 'none was given'}. "
+                f"None of {self.listed} clips can be used; the last one: {last}. "
                 "Check the manifest and the media it names."
             )
+        for modality, without in self.absent.items():
+            if len(without) == len(self.clips):
+                raise UserError(
+                    f"None of {self.listed} clips has {'a caption' if modality == 'text' else modality}. "
+                    "Check the manifest, or leave the modality out of 'modalities'."
+                )
 
     def __len__(self) -> int:
         return len(self.clips)
 
-    def _fault(self, clip: Clip) -> str | None:
-        """Why the manifest rules a clip out, or None."""
+    def _faults(self, clip: Clip) -> dict[str, str]:
+        """What the manifest says a clip lacks: modality to reason."""
+        faults = {}
         for modality in self.modalities:
             if not clip.present(modality):
                 state = "missing" if modality == "text" else clip.status.get(modality, "missing")
-                return f"{'caption' if modality == 'text' else modality} {'missing' if state == 'ok' else state}"
-        return None
+                name = "caption" if modality == "text" else modality
+                faults[modality] = f"{name} {'missing' if state == 'ok' else state}"
+        return faults
 
     def _skip(self, clip: Clip, reason: str) -> None:
         """Count a clip as unusable, or raise UserError where that is not allowed."""
@@ -91,8 +108,18 @@ class ClipDataset:
         with self._lock:
             fresh = clip.id not in self.skipped
             self.skipped[clip.id] = reason
+            for reasons in self.absent.values():
+                reasons.pop(clip.id, None)
         if fresh:
             _log.warning("Clip '%s' is left out: %s", clip.id, reason)
+
+    def _lacks(self, clip: Clip, modality: str, reason: str) -> None:
+        """Count a clip that is used without `modality`."""
+        with self._lock:
+            fresh = clip.id not in self.absent[modality]
+            self.absent[modality][clip.id] = reason
+        if fresh:
+            _log.warning("Clip '%s' is used without %s: %s", clip.id, modality, reason)
 
     def prepare(self) -> None:
         """With `cache="memory"`, decode every clip now, once. The loader calls it; a second call does nothing."""
@@ -109,36 +136,46 @@ class ClipDataset:
         """Draw from clip `index`; the same arguments always give the same sample, with or without the cache.
 
         None for a clip that cannot be decoded, which then counts as skipped. Raises UserError for it under
-        `missing="fail"`.
+        `missing="fail"`. When masking, a clip is sampled without what cannot be decoded, unless nothing can.
         """
         clip = self.clips[index]
-        try:
-            if index in self._failed:
-                raise self._failed[index]
-            return self._draw(index, clip, epoch)
-        except MediaError as error:
-            self._failed[index] = error
-            self._skip(clip, str(error))
+        drawn: dict[str, Any] = {}
+        reasons = []
+        for modality in self.modalities:
+            if not clip.present(modality):
+                continue
+            try:
+                drawn[modality] = self._draw(modality, index, clip, epoch)
+            except MediaError as error:
+                self._failed[index, modality] = error
+                reasons.append(str(error))
+                if not self.masking:
+                    break
+        if not drawn or (reasons and not self.masking):
+            self._skip(clip, "; ".join(dict.fromkeys(reasons)))
             return None
+        for modality in self.modalities:
+            if (index, modality) in self._failed:
+                self._lacks(clip, modality, str(self._failed[index, modality]))
+        pcm, length = drawn.get("audio", (None, 0))
+        return Sample(clip.id, index, drawn.get("text"), drawn.get("video"), pcm, length)
 
     def _random(self, purpose: int, epoch: int, index: int) -> np.random.Generator | None:
         return generator(self.seed, purpose, epoch, index) if self.training else None
 
-    def _draw(self, index: int, clip: Clip, epoch: int) -> Sample:
-        stored = None if self._store is None else self._store.entries[index]
-        if isinstance(stored, MediaError):
-            raise stored
-        caption = pixels = pcm = None
-        length = 0
-        if "text" in self.modalities:
+    def _draw(self, modality: str, index: int, clip: Clip, epoch: int) -> Any:
+        """A caption; pixels; or a window of samples and how many of them are real. Raises MediaError."""
+        if modality == "text":
             random = self._random(CAPTION, epoch, index)
-            caption = clip.captions[0 if random is None else int(random.integers(len(clip.captions)))]
-        if "video" in self.modalities:
-            pixels = self._frames(clip, stored, self._random(FRAMES, epoch, index))
-        if "audio" in self.modalities:
-            window = max(1, round(self.config.audio_seconds * self.config.sample_rate))
-            pcm, length = cut_window(self._pcm(clip, stored), window, self._random(WINDOW, epoch, index))
-        return Sample(clip.id, index, caption, pixels, pcm, length)
+            return clip.captions[0 if random is None else int(random.integers(len(clip.captions)))]
+        stored = None if self._store is None else self._store.entries[index]
+        failed = self._failed.get((index, modality)) or (stored and stored.faults.get(modality))
+        if failed:
+            raise failed
+        if modality == "video":
+            return self._frames(clip, stored, self._random(FRAMES, epoch, index))
+        window = window_length(self.config)
+        return cut_window(self._pcm(clip, stored), window, self._random(WINDOW, epoch, index))
 
     def _frames(self, clip: Clip, stored: Decoded | None, random: np.random.Generator | None) -> np.ndarray:
         """uint8 (F, 3, S, S)."""

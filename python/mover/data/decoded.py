@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,10 +18,14 @@ from mover.errors import UserError
 
 @dataclass(frozen=True)
 class Decoded:
-    """All frames at the run's image size and all samples at its sample rate; None for a modality not in the run."""
+    """All frames at the run's image size and all samples at its sample rate.
 
-    video: Video | None
-    pcm: np.ndarray | None
+    None for a modality that is not in the run, that the clip lacks or that could not be read; `faults` tells why not.
+    """
+
+    video: Video | None = None
+    pcm: np.ndarray | None = None
+    faults: dict[str, MediaError] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -31,32 +35,36 @@ class Decoded:
 
 
 def decode_clip(clip: Clip, config: DataConfig, modalities: Sequence[str]) -> Decoded:
-    """Read everything of a clip that the run uses. Raises MediaError."""
+    """Read everything of a clip that the run uses."""
     video = pcm = None
-    if "video" in modalities and clip.video is not None:
-        video = read_video(clip.video, config.image_size, start=clip.start, duration=clip.duration)
-    if "audio" in modalities and clip.audio is not None:
-        pcm = read_pcm(clip.audio, config.sample_rate, start=clip.start, duration=clip.duration)
-    return Decoded(video, pcm)
+    faults = {}
+    if "video" in modalities and clip.video is not None and clip.present("video"):
+        try:
+            video = read_video(clip.video, config.image_size, start=clip.start, duration=clip.duration)
+        except MediaError as error:
+            faults["video"] = error
+    if "audio" in modalities and clip.audio is not None and clip.present("audio"):
+        try:
+            pcm = read_pcm(clip.audio, config.sample_rate, start=clip.start, duration=clip.duration)
+        except MediaError as error:
+            faults["audio"] = error
+    return Decoded(video, pcm, faults)
 
 
 class MemoryStore:
     """Every clip of a dataset, decoded once by `config.workers` threads.
 
-    entries: position to what was decoded, or to the MediaError that decoding raised.
+    entries: position to what was decoded.
     Raises UserError as soon as it is clear that the clips will not fit into this machine's memory.
     """
 
     def __init__(self, clips: Sequence[Clip], config: DataConfig, modalities: Sequence[str], progress: bool) -> None:
-        self.entries: dict[int, Decoded | MediaError] = {}
+        self.entries: dict[int, Decoded] = {}
         self._total = 0
         limit = 0.8 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
-        def decode(index: int) -> tuple[int, Decoded | MediaError]:
-            try:
-                return index, decode_clip(clips[index], config, modalities)
-            except MediaError as error:
-                return index, error
+        def decode(index: int) -> tuple[int, Decoded]:
+            return index, decode_clip(clips[index], config, modalities)
 
         pool = ThreadPoolExecutor(max(1, config.workers), thread_name_prefix="mover-decode")
         try:
@@ -68,9 +76,9 @@ class MemoryStore:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _add(self, index: int, entry: Decoded | MediaError, count: int, limit: float) -> None:
+    def _add(self, index: int, entry: Decoded, count: int, limit: float) -> None:
         self.entries[index] = entry
-        self._total += entry.bytes if isinstance(entry, Decoded) else 0
+        self._total += entry.bytes
         expected = self._total / len(self.entries) * count
         if self._total > limit or (len(self.entries) == 16 and expected > limit):
             raise UserError(

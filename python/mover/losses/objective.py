@@ -115,12 +115,17 @@ class Objective(nn.Module):
         return {**terms, "total": total}
 
     @torch.no_grad()
-    def plans(self, z: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def plans(self, z: Mapping[str, Tensor], present: Present | None = None) -> dict[str, Tensor]:
         """The entropic plan (B, B) of every pair of modalities, under "first-second"; no gradient.
 
+        present: which clips have a modality, bool (B,) for each, None all. Masses are uniform over the rows that are
+        there, the plan is 0 elsewhere; a pair with a modality that no clip has is left out.
         Raises UserError for embeddings that do not fit.
         """
-        clips = check_embeddings(z, self.modalities)
-        plans = transport_pairs(clips, pairs_of(range(len(self.modalities))), self.config.transport).plan
-        names = pairs_of(self.modalities)
-        return {f"{first}-{second}": plan for (first, second), plan in zip(names, plans, strict=True)}
+        clips = check_embeddings(z, self.modalities, present)
+        there = [clips.present is None or bool(clips.present[m].any()) for m in range(len(self.modalities))]
+        pairs = [(p, q) for p, q in pairs_of(range(len(self.modalities))) if there[p] and there[q]]
+        if not pairs:
+            return {}
+        plans = transport_pairs(clips, pairs, self.config.transport).plan
+        return {f"{self.modalities[p]}-{self.modalities[q]}": plan for (p, q), plan in zip(pairs, plans, strict=True)}

@@ -17,22 +17,13 @@ class Projection(nn.Linear):
         nn.init.normal_(self.weight, std=self.in_features**-0.5)
 
 
-def unit_rows(x: Tensor, present: Tensor | None = None) -> Tensor:
-    """Rows of x scaled to length one, in float32.
+def unit_rows(x: Tensor) -> Tensor:
+    """Rows of x, float (B, d), scaled to length one, in float32 (B, d).
 
-    A row that is not present, or that is zero, becomes the first unit vector and passes no gradient back.
-
-    Args:
-        x: float (B, d).
-        present: bool (B,); default: all.
-
-    Returns:
-        float32 (B, d).
+    A row that is zero becomes the first unit vector and passes no gradient back.
     """
     x = x.float()
     usable = torch.linalg.vector_norm(x.detach(), dim=1) > torch.finfo(torch.float32).tiny
-    if present is not None:
-        usable = usable & present
     first = torch.zeros_like(x[:1])
     first[:, 0] = 1
     x = torch.where(usable.unsqueeze(1), x, first)

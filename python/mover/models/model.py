@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from mover.config import DataConfig, ModelConfig, OptimizerConfig
@@ -56,12 +57,21 @@ class MoverModel(nn.Module):
             modality: "text" with inputs "input_ids" and "attention_mask", "video" with "pixels",
                 "audio" with "waveform" and "length".
             inputs: the tensors of the tower, first dimension B.
-            present: bool (B,); default: all.
+            present: bool (B,); default: all. The tower sees only the rows that are present.
 
         Returns:
             float32 (B, embed_dim), rows of length one.
         """
-        return unit_rows(self.heads[modality](self.towers[modality](**inputs)), present)
+        if present is None or bool(present.all()):
+            return self._embed(modality, inputs)
+        rows = present.nonzero().squeeze(1)
+        constants = unit_rows(torch.zeros(len(present), self.embed_dim, device=present.device))
+        if len(rows) == 0:
+            return constants
+        return constants.index_copy(0, rows, self._embed(modality, {key: x[rows] for key, x in inputs.items()}))
+
+    def _embed(self, modality: str, inputs: Mapping[str, Tensor]) -> Tensor:
+        return unit_rows(self.heads[modality](self.towers[modality](**inputs)))
 
     def parameter_groups(self, config: OptimizerConfig) -> list[dict[str, Any]]:
         """Parameter groups for an optimiser: "name", "params", "lr", "weight_decay".

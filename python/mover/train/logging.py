@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 class RunLog:
     """log.jsonl: one JSON object per line, flushed as it is written.
 
-    Lines have "kind": "train" (step, loss, terms, lr, temperatures, grad_norm, samples_per_second) or "validation"
-    (step, R@1 by direction, mean).
+    Lines have "kind": "train" (step, loss, terms, lr, temperatures, grad_norm, samples_per_second, and rows, how many
+    of each modality were trained on since the line before) or "validation" (step, R@1 by direction, mean).
     """
 
     def __init__(self, path: Path, keep_until: int = 0) -> None:

@@ -6,6 +6,7 @@ As a command: `mover train --config demo`, and after a stop `mover train --confi
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,7 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
 
     # The loop
     done, spent, embeddings = start, _Stopwatch(), None
+    used, logged = Counter[str](), Counter[str]()
     with (
         StopRequest() as stop,
         RunLog(folder.log, keep_until=start) as log,
@@ -116,6 +118,7 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
             set_learning_rate(optimizer, factor)
             terms, norm = _update(model, objective, optimizer, batch, done, config, device)
             done += 1
+            used.update({m: int(flags.sum()) for m, flags in batch["present"].items()})
             spent.step()
             display.step(done, terms["total"], spent.per_step * (steps - done))
 
@@ -125,7 +128,9 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
                     "train", done, loss=terms["total"], terms=terms, lr=learning_rates(optimizer),
                     temperatures=_temperatures(objective), grad_norm=norm,
                     samples_per_second=round(batch_size * spent.rate(), 2),
+                    rows={m: used[m] - logged[m] for m in config.modalities},
                 )  # fmt: skip
+                logged.update(used - logged)
 
             improved = False
             if validation is not None and (last or done % config.train.validate_every == 0):
@@ -157,7 +162,7 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
     plans = {} if embeddings is None else _plans(objective, embeddings, batch_size, device)
     if plans and not stop.requested:
         draw_plans(plans, folder.plan, f"{config.name}: transport plans of a validation batch, step {done}")
-    _conclude(console, folder, done, steps, best, stop)
+    _conclude(console, folder, done, steps, best, stop, train_set, used)
     return Outcome(folder.path, done, best, stop.signum)
 
 
@@ -232,18 +237,19 @@ def _recall(embeddings: Embeddings, device: torch.device) -> dict[str, float]:
     return {name: row["R@1"] for name, row in metrics.items()}
 
 
-@torch.no_grad()
 def _plans(objective: Objective, embeddings: Embeddings, size: int, device: torch.device) -> dict[str, np.ndarray]:
-    """Transport plans by pair, between the modalities of the first `size` complete clips."""
-    complete = np.flatnonzero(np.logical_and.reduce(list(embeddings.present.values())))[:size]
-    if len(complete) < 2:
+    """Transport plans by pair, between the modalities of the first `size` clips that have two of them."""
+    chosen = np.flatnonzero(np.sum(list(embeddings.present.values()), axis=0) >= 2)[:size]
+    if len(chosen) < 2:
         return {}
-    first_caption = np.searchsorted(embeddings.text_owner, complete)
-    z = {
-        m: torch.from_numpy(rows[first_caption if m == "text" else complete]).to(device)
-        for m, rows in embeddings.vectors.items()
-    }
-    return {pair: plan.float().cpu().numpy() for pair, plan in objective.plans(z).items()}
+    z, present = {}, {}
+    for m, rows in embeddings.vectors.items():
+        places = chosen
+        if m == "text":  # the first caption; a clip without one takes any row, which is not read
+            places = np.searchsorted(embeddings.text_owner, chosen).clip(max=len(rows) - 1)
+        z[m] = torch.from_numpy(rows[places]).to(device)
+        present[m] = torch.from_numpy(embeddings.present[m][chosen]).to(device)
+    return {pair: plan.float().cpu().numpy() for pair, plan in objective.plans(z, present=present).items()}
 
 
 def _temperatures(objective: Objective) -> dict[str, float]:
@@ -296,17 +302,36 @@ def _announce(
 ) -> None:
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     count = 0 if validation is None else len(validation.clips)
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
     text = (
-        f"{folder.path}: {len(train_set)} training and {count} validation clips, {', '.join(config.modalities)}, "
-        f"{millions:.2f} M parameters, {device}, {config.train.precision}"
+        f"{folder.path}: {len(train_set)} training{_gaps(train_set)} and {count} validation clips, "
+        f"{', '.join(config.modalities)}, {millions:.2f} M parameters"
+        f"{'' if learning == millions else f', {learning:.2f} M of them learn'}, {device}, {config.train.precision}"
     )
     console.print(text + (f", from step {start}" if start else ""), highlight=False, markup=False, soft_wrap=True)
 
 
+def _gaps(clips: ClipDataset) -> str:
+    """How many clips were found to lack what so far, in brackets."""
+    words = [f"{len(without)} without {modality}" for modality, without in clips.absent.items() if without]
+    words += [f"{len(clips.skipped)} left out"] if clips.skipped else []
+    return f" ({', '.join(words)})" if words else ""
+
+
 def _conclude(
-    console: Console, folder: RunFolder, done: int, steps: int, best: dict[str, Any] | None, stop: StopRequest
+    console: Console,
+    folder: RunFolder,
+    done: int,
+    steps: int,
+    best: dict[str, Any] | None,
+    stop: StopRequest,
+    clips: ClipDataset,
+    used: Counter[str],
 ) -> None:
     lines = []
+    if _gaps(clips):
+        rows = ", ".join(f"{count} {modality}" for modality, count in used.items())
+        lines.append(f"{clips.listed} training clips listed{_gaps(clips)}; rows trained on: {rows}")
     if best is not None:
         recall = "  ".join(f"{name} {value:.1f}" for name, value in best["R@1"].items())
         lines.append(f"best validation R@1 at step {best['step']}: {recall}")

@@ -22,9 +22,9 @@ ALL = ("text", "video", "audio")
 
 
 def build(clips: Sequence[Clip], training: bool, modalities: Sequence[str] = ALL, **options: Any) -> ClipDataset:
-    """A dataset of frames 16 pixels wide; options go to DataConfig where it has them."""
+    """A dataset of frames 16 pixels wide; options go to DataConfig where it has them, `missing` aside."""
     fields = {"frames": 4, "image_size": 16, "audio_seconds": 1.0, "workers": 0, "max_tokens": 20}
-    fields |= {key: options.pop(key) for key in list(options) if key in DataConfig.model_fields}
+    fields |= {key: options.pop(key) for key in list(options) if key in DataConfig.model_fields and key != "missing"}
     tokenizer = Tokenizer.train([text for clip in clips for text in clip.captions] or ["x"], max_tokens=20)
     return ClipDataset(clips, DataConfig(**fields), modalities, tokenizer, training=training, progress=False, **options)
 
@@ -161,7 +161,7 @@ def test_a_vanished_file_is_a_media_error(clips: list[Clip]) -> None:
     gone = replace(clips[0], video=clips[0].video.with_name("gone.mp4"))
     dataset = build([gone, *clips[1:]], training=True)
     assert dataset.sample(0) is None and "status missing" in dataset.skipped["clip0"]
-    assert isinstance(dataset._failed[0], MediaError)
+    assert isinstance(dataset._failed[0, "video"], MediaError)
 
 
 def test_cache_that_cannot_fit(clips: list[Clip], monkeypatch: pytest.MonkeyPatch) -> None:

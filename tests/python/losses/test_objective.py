@@ -113,6 +113,24 @@ def test_plans(z, names):
         torch.testing.assert_close(plan, reference.transport(z[p], z[q], epsilon=0.3).plan.detach())
 
 
+def test_plans_of_the_rows_that_are_there(z):
+    objective = build_objective(ObjectiveConfig(transport=TransportConfig(epsilon=0.3, max_iter=5000, tol=0.0)), NAMES)
+    present = {"text": torch.tensor([1, 1, 0, 1, 1, 1]).bool(), "audio": torch.tensor([1, 0, 1, 0, 1, 0]).bool()}
+    plans = objective.plans({**z, "audio": torch.where(present["audio"][:, None], z["audio"], torch.nan)}, present)
+    assert list(plans) == ["text-video", "text-audio", "video-audio"]
+    everywhere = torch.ones(6, dtype=torch.bool)
+    for (p, q), plan in zip([(0, 1), (0, 2), (1, 2)], plans.values(), strict=True):
+        rows, columns = (present.get(NAMES[i], everywhere) for i in (p, q))
+        alone = reference.transport(z[NAMES[p]][rows], z[NAMES[q]][columns], epsilon=0.3).plan.detach()
+        torch.testing.assert_close(plan[rows][:, columns], alone)
+        assert float(plan.sum()) == pytest.approx(1.0)
+        assert not plan[~rows].any() and not plan[:, ~columns].any()
+        torch.testing.assert_close(plan.sum(1)[rows], torch.full((int(rows.sum()),), 1 / int(rows.sum())).to(plan))
+    nothing = torch.zeros(6, dtype=torch.bool)
+    assert list(objective.plans(z, {"audio": nothing})) == ["text-video"]
+    assert objective.plans(z, {"audio": nothing, "text": nothing}) == {}
+
+
 def test_parameters_are_saved_under_their_terms():
     objective = build_objective(ObjectiveConfig(), NAMES)
     expected = {"terms.volume_contrastive.temperature.log", "terms.pairwise.temperature.log"}

@@ -52,19 +52,63 @@ def test_rows_do_not_depend_on_their_batch(model: MoverModel) -> None:
         torch.testing.assert_close(one[0], together[name][2], atol=1e-5, rtol=0)
 
 
-def test_absent_rows_are_finite_and_pass_no_gradient(model: MoverModel) -> None:
-    batch = _batch()
-    batch["audio"]["length"][1] = 0
-    batch["audio"]["waveform"][1] = 0
-    batch["text"]["attention_mask"][1] = 0
-    for name in MODALITIES:
-        batch["present"][name][1] = False
+def _with_gaps(batch: dict[str, Any], filling: float) -> dict[str, Any]:
+    """Row 1 has no text, rows 0 and 3 no video, row 2 no sound; what stands there is `filling`."""
+    for name, rows in (("text", [1]), ("video", [0, 3]), ("audio", [2])):
+        batch["present"][name][rows] = False
+        for values in batch[name].values():
+            values[rows] = torch.tensor(filling).to(values.dtype)
+    return batch
+
+
+def test_towers_see_only_the_rows_that_are_there(model: MoverModel) -> None:
+    seen: dict[str, int] = {}
+    for name, tower in model.towers.items():
+        tower.register_forward_pre_hook(
+            lambda _, __, inputs, name=name: seen.update({name: len(next(iter(inputs.values())))}), with_kwargs=True
+        )
+    batch = _with_gaps(_batch(), 0.0)
     out = model(batch)
-    for z in out.values():
-        assert z.isfinite().all()
-        assert z[1].norm().item() == 1
-    sum(z[1].pow(3).sum() for z in out.values()).backward()
-    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+    assert seen == {"text": 3, "video": 2, "audio": 3}
+    weights = {name: torch.randn(4, 24) for name in MODALITIES}
+    sum((out[name] * weights[name]).sum() for name in MODALITIES).backward()
+    grads = {name: p.grad.clone() for name, p in model.named_parameters()}
+
+    model.zero_grad()
+    total = torch.zeros(())
+    for name in MODALITIES:  # one row at a time, and only those that are there
+        for row in range(4):
+            if not batch["present"][name][row]:
+                assert torch.equal(out[name][row], torch.eye(24)[0])
+                continue
+            alone = model.encode(name, {key: value[row : row + 1] for key, value in batch[name].items()})[0]
+            torch.testing.assert_close(out[name][row], alone, atol=1e-5, rtol=0)
+            total = total + (alone * weights[name][row]).sum()
+    total.backward()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(grads[name], p.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_what_stands_in_for_absent_rows_changes_nothing(model: MoverModel) -> None:
+    results = []
+    for filling in (0.0, 1.0):
+        torch.manual_seed(3)
+        out = model(_with_gaps(_batch(), filling))
+        model.zero_grad()
+        sum(z.pow(3).sum() for z in out.values()).backward()
+        results.append([*out.values(), *(p.grad for p in model.parameters())])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def test_a_modality_that_no_row_has(model: MoverModel) -> None:
+    batch = _batch()
+    batch["present"]["audio"][:] = False
+    batch["audio"]["waveform"][:] = torch.nan
+    out = model(batch)
+    assert torch.equal(out["audio"], torch.eye(24)[:1].expand(4, 24))
+    sum(z.pow(3).sum() for z in out.values()).backward()
+    for name, p in model.named_parameters():
+        assert (p.grad is None) == ("audio" in name), name
 
 
 def test_every_parameter_gets_a_finite_gradient(model: MoverModel) -> None:
@@ -163,13 +207,13 @@ def test_learns_to_match_colours_and_pitches_to_words(model: MoverModel) -> None
 
 
 def test_unit_rows() -> None:
-    x = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1e15, 1e15], [1.0, 1.0]], requires_grad=True)
-    out = unit_rows(x, torch.tensor([True, True, True, False]))
+    x = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1e15, 1e15]], requires_grad=True)
+    out = unit_rows(x)
     half = 0.5**0.5
-    torch.testing.assert_close(out, torch.tensor([[0.6, 0.8], [1.0, 0.0], [half, half], [1.0, 0.0]]))
+    torch.testing.assert_close(out, torch.tensor([[0.6, 0.8], [1.0, 0.0], [half, half]]))
     out[:, 1].sum().backward()
     torch.testing.assert_close(x.grad[0], torch.tensor([-0.096, 0.072]))
-    assert not x.grad[[1, 3]].any()
+    assert not x.grad[1].any()
 
 
 def test_importing_the_models_does_not_import_transformers() -> None:

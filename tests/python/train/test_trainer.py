@@ -3,23 +3,30 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
 import mover
+from mover import reference
 from mover.cli import main
 from mover.config import Config
 from mover.configs import load_config
 from mover.data.collate import Collate
+from mover.data.manifest import read_manifest, write_manifest
 from mover.errors import UserError
-from mover.losses import Objective
+from mover.evaluate.embeddings import Embeddings
+from mover.losses import Objective, build_objective
+from mover.models.model import MoverModel
 from mover.train import trainer
 from mover.train.checkpoint import FILES
 from mover.train.logging import read_log
@@ -221,6 +228,90 @@ def test_clips_without_a_modality(config: Config, settings: dict[str, Any], monk
     assert silence == noise
     assert all(silence[1][name] != complete[1][name] for name in ("volume_contrastive", "pairwise"))
     assert silence[4]["mover"] != complete[4]["mover"]
+
+
+def with_gaps(manifest: Path, folder: Path) -> Path:
+    """The manifest with every third training clip mute and every fourth blind, and one whose file is no video."""
+    clips = read_manifest(manifest)
+    training = [i for i, clip in enumerate(clips) if clip.split == "train"]
+    for place, i in enumerate(training):
+        if place % 3 == 0:
+            clips[i] = replace(clips[i], audio=None)
+        if place % 4 == 1:
+            clips[i] = replace(clips[i], video=None)
+    broken = folder / "broken.mp4"
+    broken.write_bytes(b"not a video")
+    clips[training[2]] = replace(clips[training[2]], video=broken)
+    write_manifest(folder / "manifest.jsonl", clips)
+    shutil.copy(manifest.parent / "tokenizer.json", folder)
+    return folder / "manifest.jsonl"
+
+
+def test_training_on_clips_that_lack_modalities(
+    settings: dict[str, Any],
+    manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    gaps = with_gaps(manifest, tmp_path)
+    extra = {"data.manifest": str(gaps), "data.missing": "mask", "model.text.dropout": 0.0, "train.batch_size": 12}
+    run = load_config("demo", {**settings, **extra, "output": str(tmp_path / "runs")})
+    batches: list[dict[str, Any]] = []
+    forward, objective = MoverModel.forward, Objective.forward
+
+    def checked(model: MoverModel, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        z = forward(model, batch)
+        batches.append(batch)
+        with torch.no_grad():  # one clip at a time, and only what it has
+            for m, rows in z.items():
+                for i in range(12):
+                    expected = torch.eye(16)[0]
+                    if batch["present"][m][i]:
+                        expected = model.encode(m, {key: x[i : i + 1] for key, x in batch[m].items()})[0]
+                    torch.testing.assert_close(rows[i], expected, atol=1e-5, rtol=0)
+        return z
+
+    def passed_on(self: Objective, z: Any, progress: float = 1.0, present: Any = None) -> Any:
+        assert present is batches[-1]["present"]
+        return objective(self, z, progress, present)
+
+    monkeypatch.setattr(MoverModel, "forward", checked)
+    monkeypatch.setattr(Objective, "forward", passed_on)
+    train(run)
+    out = " ".join(capsys.readouterr().out.split())
+    rows = {"text": 12, "video": 8, "audio": 8}
+    assert len(batches) == 4
+    for batch in batches:
+        assert {m: int(flags.sum()) for m, flags in batch["present"].items()} == rows
+    for line in read_log(run.folder / "log.jsonl"):
+        if line["kind"] == "train":
+            assert line["rows"] == rows
+    assert "12 training (3 without video, 4 without audio) and 6 validation clips" in out
+    assert (
+        "12 training clips listed (4 without video, 4 without audio); rows trained on: 48 text, 32 video, 32 audio"
+        in out
+    )
+
+
+def test_plans_of_validation_clips_with_gaps(config: Config) -> None:
+    rows = {m: torch.nn.functional.normalize(torch.randn(5, 8), dim=1).numpy() for m in ("text", "video", "audio")}
+    owner = np.array([0, 0, 1, 2, 3])  # clip 4 has no caption
+    flags = {"text": [1, 1, 1, 1, 0], "video": [1, 0, 1, 0, 1], "audio": [1, 1, 0, 0, 1]}
+    present = {m: np.array(values, dtype=bool) for m, values in flags.items()}
+    embeddings = Embeddings([f"clip{i}" for i in range(5)], rows, owner, present)
+    objective = build_objective(config.objective, ("text", "video", "audio"))
+    plans = trainer._plans(objective, embeddings, 64, torch.device("cpu"))  # of clips 0, 1, 2 and 4
+    assert list(plans) == ["text-video", "text-audio", "video-audio"]
+    for first, second in (("text", "video"), ("text", "audio"), ("video", "audio")):
+        places = [[i for i in (0, 1, 2, 4) if present[m][i]] for m in (first, second)]
+        some = [
+            rows[m][np.searchsorted(owner, p) if m == "text" else p]
+            for m, p in zip((first, second), places, strict=True)
+        ]
+        expected = np.zeros((5, 5))
+        expected[np.ix_(*places)] = reference.transport(*map(torch.from_numpy, some), epsilon=0.1).plan
+        np.testing.assert_allclose(plans[f"{first}-{second}"], expected[np.ix_([0, 1, 2, 4], [0, 1, 2, 4])], atol=2e-3)
 
 
 def test_two_modalities_and_bfloat16(config: Config, settings: dict[str, Any]) -> None:
