@@ -19,6 +19,7 @@ COMMANDS = {
     "import": "turn a public data set's annotations and media into a manifest",
     "train": "train a model",
     "evaluate": "Recall@K of a checkpoint or of an embeddings file",
+    "weights": "say what a file or folder of weights is, and whether it loads into a tower",
 }
 _MODULES = {"import": "mover.cli.import_data"}
 
@@ -34,7 +35,8 @@ mover COMMAND --help explains a command."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: that of the process) and return the exit code.
 
-    0: done. 2: an error of the user's, told in one line on standard error. 130, 143: stopped by Ctrl-C, SIGTERM.
+    0: done. 1: `mover weights` says no. 2: an error of the user's, told in one line on standard error. 130, 143:
+    stopped by Ctrl-C, SIGTERM.
     """
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))

@@ -27,10 +27,10 @@ _FFT_SIZE = 512
 _SPECTRUM_BINS = _FFT_SIZE // 2  # Kaldi leaves the Nyquist bin out
 _PREEMPHASIS = 0.97
 _WINDOW_POWER = 0.85
-_LOWEST_HZ, _HIGHEST_HZ = 20.0, 8000.0
+LOWEST_HZ, HIGHEST_HZ = 20.0, 8000.0
 _FLOOR = 1.1920929e-07  # of the mel energies, before the logarithm
 _FULL_SCALE = 32768.0  # waveforms are in [-1, 1]; Kaldi counts in 16-bit steps
-_MEAN, _TWICE_STD = 15.41663, 2 * 6.55582
+MEAN, TWICE_STD = 15.41663, 2 * 6.55582
 _BLOCK = math.gcd(FRAME_LENGTH, FRAME_SHIFT)
 _FRAMES_AT_ONCE = 512  # on a CPU: keeps the spectra of one pass within the cache
 
@@ -52,7 +52,7 @@ def _mel(hertz: Tensor) -> Tensor:
 def mel_triangles() -> Tensor:
     """Weights of the 128 mel filters over the spectrum bins 0..255, float64, (256, 128)."""
     bins = _mel(torch.arange(_SPECTRUM_BINS, dtype=torch.float64, device="cpu") * (SAMPLE_RATE / _FFT_SIZE))
-    ends = _mel(torch.tensor([_LOWEST_HZ, _HIGHEST_HZ], dtype=torch.float64, device="cpu"))
+    ends = _mel(torch.tensor([LOWEST_HZ, HIGHEST_HZ], dtype=torch.float64, device="cpu"))
     corners = torch.linspace(float(ends[0]), float(ends[1]), MEL_BINS + 2, dtype=torch.float64, device="cpu")
     left, centre, right = corners[:-2], corners[1:-1], corners[2:]
     rising = (bins[:, None] - left) / (centre - left)
@@ -108,7 +108,7 @@ class FilterBank(nn.Module):
 
         spectrum = torch.view_as_real(torch.fft.rfft(padded))[..., :_SPECTRUM_BINS, :]  # (B, T, 256, 2)
         energies = spectrum.flatten(-2).square_() @ self.triangles  # (B, T, 128)
-        return energies.clamp_min_(_FLOOR).log_().sub_(_MEAN).div_(_TWICE_STD)
+        return energies.clamp_min_(_FLOOR).log_().sub_(MEAN).div_(TWICE_STD)
 
 
 def pad_to_frames(waveform: Tensor, frames: int) -> Tensor:

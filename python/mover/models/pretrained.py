@@ -29,6 +29,7 @@ _WEIGHT_FILES = (
 )
 # What a checkpoint may hold beyond the tower: the pooler, heads of other tasks, and constants old versions stored.
 _OTHER_PARTS = re.compile(r"(^|\.)(pooler|lm_head|classifier|cls|decoder|mask_token|position_ids|token_type_ids)(\.|$)")
+PREPROCESSOR = "preprocessor_config.json"
 _KEYS_SHOWN = 5
 
 
@@ -86,6 +87,18 @@ def read_json(path: Path, field: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{field}: {path} must hold a JSON object. Download the checkpoint again.")
     return content
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights of a checkpoint folder, of several parts or one; none where there are none."""
+    name = next((name for name in _WEIGHT_FILES if (folder / name).is_file()), None)
+    if name is None:
+        return []
+    if not name.endswith(".index.json"):
+        return [folder / name]
+    parts = read_json(folder / name, str(folder)).get("weight_map")
+    names = sorted(set(parts.values())) if isinstance(parts, dict) else []
+    return [folder / part for part in names if (folder / part).is_file()]
 
 
 def load_folder(model_class: type[_Model], config: PretrainedConfig, folder: Path, field: str) -> _Model:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mover.config import VideoTowerConfig
 from mover.errors import UserError
-from mover.models.pretrained import load_folder, read_folder_config, read_json
+from mover.models.pretrained import PREPROCESSOR, load_folder, read_folder_config, read_json
 from mover.models.sizes import initializer_range, require_multiple
 from mover.models.temporal import TemporalTransformer
 from mover.models.tower import Tower
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from transformers import ViTModel
 
 _FIELD = "model.video.checkpoint"
-_PREPROCESSOR = "preprocessor_config.json"
 
 
 class VideoEncoder(Tower):
@@ -127,7 +126,7 @@ def _pretrained_vit(config: VideoTowerConfig, folder: Path) -> tuple[ViTModel, i
 
 
 def _mean_and_std(folder: Path) -> tuple[list[float], list[float]]:
-    path = folder / _PREPROCESSOR
+    path = folder / PREPROCESSOR
     content = read_json(path, _FIELD)
     values = []
     for key in ("image_mean", "image_std"):

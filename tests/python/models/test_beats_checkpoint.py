@@ -9,38 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from cases.checkpoints import SIZES
+from cases.checkpoints import official_beats as _content
 from mover.config import AudioTowerConfig
 from mover.errors import UserError
 from mover.models.audio import AudioEncoder
 from mover.models.beats import Beats, BeatsConfig
-
-SIZES = BeatsConfig(
-    embed_dim=8,
-    layers=2,
-    hidden_size=32,
-    intermediate_size=24,
-    heads=4,
-    conv_pos=8,
-    conv_pos_groups=2,
-    max_distance=400,
-)
-
-
-def _content() -> dict[str, Any]:
-    """What an official file holds, small: `cfg` with every field of the official ones, and `model`."""
-    cfg = {
-        "input_patch_size": 16, "embed_dim": 8, "conv_bias": False, "encoder_layers": 2, "encoder_embed_dim": 32,
-        "encoder_ffn_embed_dim": 24, "encoder_attention_heads": 4, "activation_fn": "gelu",
-        "layer_wise_gradient_decay_ratio": 0.6, "layer_norm_first": False, "deep_norm": True, "dropout": 0.1,
-        "attention_dropout": 0.1, "activation_dropout": 0.0, "encoder_layerdrop": 0.05, "dropout_input": 0.0,
-        "conv_pos": 8, "conv_pos_groups": 2, "relative_position_embedding": True, "num_buckets": 320,
-        "max_distance": 400, "gru_rel_pos": True, "finetuned_model": False,
-    }  # fmt: skip
-    generator = torch.Generator().manual_seed(3)
-    model = {key: torch.randn(value.shape, generator=generator) for key, value in Beats(SIZES).state_dict().items()}
-    table = model["encoder.layers.0.self_attn.relative_attention_bias.weight"]
-    model["encoder.layers.1.self_attn.relative_attention_bias.weight"] = table.clone()
-    return {"cfg": cfg, "model": model}
 
 
 def _load(path: Path) -> AudioEncoder:
@@ -64,6 +38,27 @@ def test_loads_every_tensor_and_the_sizes(path: Path) -> None:
     assert encoder.training
     assert len({id(layer.self_attn.relative_attention_bias) for layer in encoder.beats.encoder.layers}) == 1
     assert encoder(0.1 * torch.randn(2, 8000), torch.tensor([8000, 3000])).isfinite().all()
+
+
+def test_an_official_file_has_250_tensors_of_which_12_are_one_table(path: Path) -> None:
+    """The keys and the depth of the full size, narrow."""
+    content = _content(layers=12)
+    with torch.device("meta"):
+        full = Beats(BeatsConfig())
+    assert content["model"].keys() == full.state_dict().keys()
+    assert len(content["model"]) == 250
+    torch.save(content, path)
+    encoder = _load(path)
+    assert all(torch.equal(value, content["model"][key]) for key, value in encoder.beats.state_dict().items())
+    assert len(list(encoder.parameters())) == len(list(full.parameters())) == 250 - 11
+
+
+def test_half_precision_files_are_read_as_float32(path: Path) -> None:
+    content = _content()
+    content["model"] = {key: value.half() for key, value in content["model"].items()}
+    torch.save(content, path)
+    state = _load(path).beats.state_dict()
+    assert all(torch.equal(value, content["model"][key].float()) for key, value in state.items())
 
 
 def test_the_head_of_a_fine_tuned_file_is_left_out(path: Path) -> None:
