@@ -151,10 +151,10 @@ def _torch_file(report: Report) -> Report:
     try:
         content = torch.load(path, map_location="meta", weights_only=True)
     except Exception as error:  # whatever the reader raises on a damaged file, the file is at fault
-        line = (str(error).strip().splitlines() or ["no message"])[0]
+        said = " ".join(str(error).split()).split(". ")[0].rstrip(".")[:120] or "no message"
         report.facts = {"what": "no weights that torch can read", **report.facts}
         report.problem = (
-            f"Reading it ends with {type(error).__name__} ({line[:200]}). It is incomplete or damaged, holds code, or "
+            f"Reading it ends with {type(error).__name__} ({said}). It is incomplete or damaged, holds code, or "
             "is of another kind: download it again, or give a BEATs .pt file or a checkpoint's folder."
         )
         return report

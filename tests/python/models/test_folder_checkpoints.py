@@ -141,6 +141,24 @@ def test_checkpoints_with_heads_load_without_a_word(tmp_path: Path, capfd: pytes
     assert video.width == 16
 
 
+def test_roberta_as_first_published(roberta_folder: Path) -> None:
+    """A pickle with a prefix, the pooler, the head of masked tokens and the positions that old versions stored."""
+    tensors = load_file(roberta_folder / "model.safetensors")
+    (roberta_folder / "model.safetensors").unlink()
+    published = {f"roberta.{key}": value for key, value in tensors.items()}
+    published["roberta.embeddings.position_ids"] = torch.arange(22).unsqueeze(0)
+    published["roberta.pooler.dense.weight"] = torch.zeros(16, 16)
+    published["roberta.pooler.dense.bias"] = torch.zeros(16)
+    for key, shape in (("dense.weight", (16, 16)), ("layer_norm.bias", (16,)), ("decoder.weight", (VOCABULARY, 16))):
+        published[f"lm_head.{key}"] = torch.zeros(shape)
+    torch.save(published, roberta_folder / "pytorch_model.bin")
+    assert _same(_text(roberta_folder).roberta.state_dict(), tensors)
+    del published["roberta.encoder.layer.2.output.dense.weight"]
+    torch.save(published, roberta_folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"roberta small.*lacks encoder\.layer\.2\.output\.dense\.weight"):
+        _text(roberta_folder)
+
+
 def test_vit_loads_under_the_names_of_published_and_of_new_files(vit_folder: Path) -> None:
     published = load_file(vit_folder / "model.safetensors")
     assert "encoder.layer.2.attention.attention.query.weight" in published  # transformers still writes these names
