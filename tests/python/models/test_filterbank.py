@@ -124,7 +124,10 @@ def test_float32_under_autocast() -> None:
 
 
 def test_matches_torchaudio() -> None:
-    kaldi = pytest.importorskip("torchaudio.compliance.kaldi")
+    try:
+        from torchaudio.compliance import kaldi
+    except Exception as error:  # one built for another torch fails in ways of its own
+        pytest.skip(f"torchaudio cannot be imported: {error}")
     waveform = 0.1 * torch.randn(1, 8000)
     theirs = kaldi.fbank(waveform * 2**15, num_mel_bins=128, sample_frequency=16000, frame_length=25, frame_shift=10)
     torch.testing.assert_close(FilterBank()(waveform)[0], (theirs - 15.41663) / (2 * 6.55582), atol=1e-4, rtol=0)
