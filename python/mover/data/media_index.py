@@ -17,15 +17,15 @@ class MediaIndex:
     """The media files of one folder (not of folders below it), by name without extension.
 
     Extensions are compared without regard to case, and names after Unicode normalisation (some file systems decompose
-    accents). When two files differ only in the extension, the one earlier in `extensions` is found.
+    accents). When files differ only in the extension, the one earlier in `extensions` is found.
     Raises UserError when the folder cannot be listed.
     """
 
     def __init__(self, folder: Path, extensions: Sequence[str] = VIDEO_EXTENSIONS + AUDIO_EXTENSIONS) -> None:
         self.folder = Path(folder)
         self._extensions = tuple(extensions)
-        self._files: dict[str, tuple[int, Path]] = {}
-        rank = {extension: position for position, extension in enumerate(self._extensions)}
+        self._files: dict[str, dict[str, str]] = {}  # stem to extension to file name
+        known = set(self._extensions)
         try:
             names = sorted(entry.name for entry in os.scandir(self.folder) if not entry.is_dir())
         except OSError as error:
@@ -34,27 +34,30 @@ class MediaIndex:
             ) from None
         for name in names:
             stem, extension = os.path.splitext(name)
-            position = rank.get(extension.lower())
-            if position is None:
-                continue
-            key = unicodedata.normalize("NFC", stem)
-            if key not in self._files or position < self._files[key][0]:
-                self._files[key] = (position, self.folder / name)
+            if extension.lower() in known:
+                self._files.setdefault(_normal(stem), {}).setdefault(extension.lower(), name)
 
     def __len__(self) -> int:
         return len(self._files)
 
-    def find(self, *names: str) -> Path | None:
-        """The file called after the first of `names` that has one, or None."""
+    def find(self, *names: str, extensions: Sequence[str] | None = None) -> Path | None:
+        """The file called after the first of `names` that has one; with `extensions`, one with one of these."""
         for name in names:
-            entry = self._files.get(unicodedata.normalize("NFC", name))
-            if entry is not None:
-                return entry[1]
+            files = self._files.get(_normal(name))
+            if files is None:
+                continue
+            for extension in self._extensions if extensions is None else extensions:
+                if extension in files:
+                    return self.folder / files[extension]
         return None
 
-    def nothing_found(self, wanted: str) -> UserError:
-        """The error to raise when not one clip of a data set is in the folder; `wanted` is an example id."""
+    def nothing_found(self, wanted: str, extension: str) -> UserError:
+        """The error to raise when not one clip of a data set is in the folder; `wanted` is the name of one."""
         return UserError(
             f"Not one clip was found in {self.folder}: it holds {len(self)} media files, and none is named after a "
-            f"clip, as '{wanted}{self._extensions[0]}' would be. Name the folder that holds the clips."
+            f"clip, as '{wanted}{extension}' would be. Name the folder that holds the clips."
         )
+
+
+def _normal(name: str) -> str:
+    return name if name.isascii() else unicodedata.normalize("NFC", name)

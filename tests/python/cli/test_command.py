@@ -9,8 +9,10 @@ import pytest
 
 from mover.cli import main
 from mover.cli.main import COMMANDS
+from mover.data.importers import IMPORTERS
 
 ROOT = Path(__file__).parents[3]
+PATHS = ("--annotations", "a", "--media", "b", "--out", "c")
 
 
 def outcome(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
@@ -45,10 +47,43 @@ def test_help_of_train_lists_every_setting_and_the_values_of_the_configuration(
     assert f"[{load_config('demo').train.steps}]" in demo
 
 
+@pytest.mark.parametrize("name", list(IMPORTERS))
+def test_help_of_an_importer_teaches_its_files_and_options(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    code, out, err = outcome(capsys, "import", name, "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"usage: mover import {name} --annotations PATH --media DIR --out FILE")
+    assert IMPORTERS[name].title in out and f"\n  mover import {name} --annotations" in out and "\nMedia" in out
+    for option in IMPORTERS[name].options:
+        assert f"--{option.name}" in out
+    assert f"\n  {name:<12} {IMPORTERS[name].title}\n" in outcome(capsys, "import", "--help")[1]
+
+
+def test_import_says_what_there_is_and_writes_nothing_where_it_cannot(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    table, media, out = tmp_path / "vggsound.csv", tmp_path / "media", tmp_path / "set" / "manifest.jsonl"
+    table.write_text("a,1,dog barking,train\nb,2,waterfall,train\nb,9,waterfall,test\n")
+    media.mkdir()
+    (media / "a_000001.mp4").write_bytes(b"")
+    (media / "b_000009.wav").write_bytes(b"")
+    argv = ("import", "vggsound", "--annotations", str(table), "--media", str(media), "--out")
+    code, said, err = outcome(capsys, *argv, str(out))
+    assert (code, err) == (0, "")
+    assert said.splitlines() == [
+        f"{out}: 3 clips",
+        "  train: 2 clips, 2 captions, 1 without video, 1 without audio",
+        "  test: 1 clips, 1 captions, 1 without video",
+    ]
+    assert sorted(path.name for path in out.parent.iterdir()) == ["manifest.jsonl", "tokenizer.json"]
+    code, _, err = outcome(capsys, *argv, str(table / "manifest.jsonl"))
+    assert code == 2 and f"{table / 'manifest.jsonl'} cannot be written" in err and "Name another file" in err
+
+
 def test_help_and_version_load_neither_torch_nor_the_operators() -> None:
     code = (
-        "import sys\nfrom mover.cli import main\n"
-        "for argv in (['--help'], ['--version'], ['train', '--help'], ['evaluate', '--help'], ['synth', '--help']):\n"
+        "import sys\nfrom mover.cli import main\nfrom mover.cli.main import COMMANDS\n"
+        "helps = [[name, '--help'] for name in (*COMMANDS, 'import vatex')]\n"
+        "for argv in (['--help'], ['--version'], *([*name.split(), end] for name, end in helps)):\n"
         "    try: main(argv)\n"
         "    except SystemExit: pass\n"
         "heavy = {'torch', 'transformers', 'matplotlib', 'numpy', 'av'} & set(sys.modules)\n"
@@ -88,15 +123,18 @@ def test_the_other_doors(command: list[str]) -> None:
         (("evaluate", "--checkpoint", "a", "--batch-size", "0"), "expected an integer of at least 1, got '0'"),
         (("synth",), "required: --out"),
         (("synth", "--out", "x", "--train", "none"), "expected an integer of at least 1, got 'none'"),
+        (("import",), "the following arguments are required: NAME. See mover import --help."),
         (("import", "coco"), "invalid choice: 'coco'"),
+        (("import", "vatex"), "required: --annotations, --media, --out. See mover import vatex --help."),
         (
-            ("import", "msrvtt", "--annotations", "a", "--media", "b", "--out", "c", "--untrimmed"),
-            "goes with audiocaps",
+            ("import", "msrvtt", *PATHS, "--untrimmed"),
+            "unrecognized arguments: --untrimmed. See mover import msrvtt --help.",
         ),
-        (
-            ("import", "msrvtt", "--annotations", "a", "--media", "b", "--out", "c", "--split-list", "test"),
-            "expected SPLIT=FILE",
-        ),
+        (("import", "msrvtt", *PATHS, "--protocol", "9k"), "--protocol: invalid choice: '9k'"),
+        (("import", "vatex", *PATHS), "a: expected the folder that holds vatex_training*.json"),
+        (("import", "clotho", *PATHS, "--vocab-size", "no"), "expected an integer of at least 1, got 'no'"),
+        (("overlap", "a.jsonl"), "required: EVALUATED"),
+        (("overlap", "a.jsonl", "b.jsonl"), "There is no manifest a.jsonl"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(

@@ -41,10 +41,12 @@ def test_import_makes_a_manifest_and_a_tokenizer(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["synth", "--out", "s", "--train", "2", "--val", "1", "--test", "1"]) == 0
-    for name, annotations in (("msrvtt", "s/MSRVTT_data.json"), ("audiocaps", "s/audiocaps")):
+    full = ["--protocol", "full"]
+    for name, annotations, options in (("msrvtt", "s/MSRVTT_data.json", full), ("audiocaps", "s/audiocaps", [])):
         out = Path(name) / "manifest.jsonl"
         capsys.readouterr()
-        assert main(["import", name, "--annotations", annotations, "--media", "s/videos", "--out", str(out)]) == 0
+        paths = ["--annotations", annotations, "--media", "s/videos", "--out", str(out)]
+        assert main(["import", name, *paths, *options]) == 0
         assert f"{out}: 4 clips" in capsys.readouterr().out
         assert len(out.read_text().splitlines()) == 4
         assert (out.parent / "tokenizer.json").exists()

@@ -47,7 +47,7 @@ def test_equal_seeds_give_equal_bytes(made: Path, tmp_path: Path) -> None:
 
 def test_read_back_through_the_ordinary_importers(made: Path) -> None:
     clips = read_manifest(made / "manifest.jsonl")
-    assert clips == IMPORTERS["msrvtt"](made, made / "videos", source="mover-synth")
+    assert clips == IMPORTERS["msrvtt"](made, made / "videos", protocol="full", source="mover-synth")
     assert Counter(clip.split for clip in clips) == {"train": 8, "val": 3, "test": 4}
     assert {clip.split: len(set(clip.captions)) for clip in clips} == {"train": 8, "val": 1, "test": 1}
     other = IMPORTERS["audiocaps"](made / "audiocaps", made / "videos")

@@ -1,129 +1,156 @@
 """MSR-VTT and every data set published in its form.
 
 One JSON file holds `videos`: [{video_id, category, url, "start time", "end time", split}, …] and
-`sentences`: [{caption, video_id, sen_id}, …]. The retrieval splits are separate CSV files with a column `video_id`;
-the test list of 1k-A (`MSRVTT_JSFUSION_test.csv`: key, vid_key, video_id, sentence) also fixes one caption per clip.
+`sentences`: [{caption, video_id, sen_id}, …]. The retrieval splits are lists of names in separate files; the test list
+of 1k-A (`MSRVTT_JSFUSION_test.csv`: key, vid_key, video_id, sentence) also fixes one caption per clip.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mover.data.importers.table import read_csv, read_json
-from mover.data.manifest import Clip
-from mover.data.media_index import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS, MediaIndex
+from mover.data.clip import Clip
+from mover.data.importers.fields import clip_name, mapping, text, twice
+from mover.data.importers.importer import AUDIO, Importer, Option
+from mover.data.importers.media_files import MediaFiles
+from mover.data.importers.splits import assign, find_list
+from mover.data.importers.table import Row, read_json
 from mover.errors import UserError
 
 ANNOTATIONS = "MSRVTT_data.json"
+PARTS = ("train_val_videodatainfo.json", "test_videodatainfo.json")
+PROTOCOLS = {
+    "1k-A": {"train": "MSRVTT_train.9k.csv", "test": "MSRVTT_JSFUSION_test.csv"},
+    "7k": {"train": "MSRVTT_train.7k.csv", "test": "MSRVTT_JSFUSION_test.csv"},
+    "1k-B": {"train": "train_list_miech.txt", "test": "test_list_miech.txt"},
+    "full": {},
+}
 _SPLITS = {"validate": "val", "validation": "val"}
 
 
 def load(
-    annotations: Path,
-    media: Path,
-    *,
-    split_lists: Mapping[str, Path] | None = None,
-    audio: Path | None = None,
-    source: str = "msrvtt",
+    annotations: Path, media: Path, *, protocol: str = "1k-A", audio: Path | None = None, source: str = "msrvtt"
 ) -> list[Clip]:
     """Clips in the order of `videos`; all captions are kept, in the order of `sentences`.
 
-    annotations: the JSON file, or a folder that holds `MSRVTT_data.json`.
-    media: folder with `<video_id>.<extension>`. audio: folder with separate audio files; by default the audio track
-        of the video file. The files are taken as already cut: start and end times refer to the original upload and are
-        kept under `extra` only.
-    split_lists: split name to CSV file with a column `video_id`. With lists, the splits of the JSON file are ignored,
-        clips in no list are left out, and a list with a column `sentence` also replaces the captions.
+    annotations: the JSON file, or a folder that holds `MSRVTT_data.json` or the two files it was first published as.
+        The lists of the protocol lie beside it.
+    media: folder with `<video_id>.<extension>`. The files are taken as already cut: start and end times refer to the
+        original upload and are kept under `extra` only.
+    protocol: which clips are trained and tested on. "full": as the JSON file says; otherwise as the lists say, clips
+        in no list are left out. "1k-A" and "7k" test on the one caption that the list gives; "1k-B" on the first one.
     Raises UserError naming the entry for anything malformed: an unknown video, an id given twice, a clip without a
     caption, an empty caption.
     """
-    path = Path(annotations)
-    path = path / ANNOTATIONS if path.is_dir() else path
-    document = read_json(path)
-    lists = [document.get(key) for key in ("videos", "sentences")] if isinstance(document, dict) else [None]
-    if not all(isinstance(entries, list) for entries in lists):
-        raise UserError(f"{path}: expected an object with the lists 'videos' and 'sentences'.")
-    clips = _videos(document["videos"], path, source)
-    captions = _sentences(document["sentences"], path, clips)
-    clips = {name: replace(clip, captions=tuple(captions.get(name, ()))) for name, clip in clips.items()}
-    if split_lists:
-        clips = _apply_lists(clips, split_lists, path)
+    folder, paths = _paths(annotations)
+    clips: dict[str, Clip] = {}
+    places: dict[str, str] = {}
+    for path in paths:
+        document = read_json(path)
+        lists = [document.get(key) for key in ("videos", "sentences")] if isinstance(document, dict) else [None]
+        if not all(isinstance(entries, list) for entries in lists):
+            raise UserError(f"{path}: expected an object with the lists 'videos' and 'sentences'.")
+        _videos(document["videos"], path, source, clips, places)
+        _sentences(document["sentences"], path, clips)
     for clip in clips.values():
         if not clip.captions:
-            raise UserError(f"{path}: video '{clip.id}' has no sentence. Add one or delete the video.")
-    return _attach_media(list(clips.values()), Path(media), audio)
+            raise UserError(f"{places[clip.id]}: video '{clip.id}' has no sentence. Add one or delete the video.")
+    chosen = list(clips.values()) if protocol == "full" else _apply(clips, protocol, folder, paths[0])
+    files = MediaFiles(media, audio, ("video", "audio"))
+    chosen = [files.attach(clip, clip.id) for clip in chosen]
+    files.check_found()
+    return chosen
 
 
-def _videos(entries: list[Any], path: Path, source: str) -> dict[str, Clip]:
-    clips: dict[str, Clip] = {}
-    for position, entry in enumerate(entries):
+def _paths(annotations: Path) -> tuple[Path, list[Path]]:
+    if not annotations.is_dir():
+        return annotations.parent, [annotations]
+    if not (annotations / ANNOTATIONS).exists() and (annotations / PARTS[0]).exists():
+        return annotations, [annotations / part for part in PARTS if (annotations / part).exists()]
+    return annotations, [annotations / ANNOTATIONS]
+
+
+def _videos(entries: list[Any], path: Path, source: str, clips: dict[str, Clip], places: dict[str, str]) -> None:
+    for position, value in enumerate(entries):
         where = f"{path}, videos[{position}]"
-        name = _string(entry, "video_id", where)
+        entry = mapping(value, where)
+        name = clip_name(entry.get("video_id"), where, "video_id")
         if name in clips:
-            raise UserError(f"{where}: video_id '{name}' occurs twice. Delete one of the two.")
-        split = _string(entry, "split", where)
+            raise twice(where, name, places[name])
+        split = text(entry.get("split"), where, "split")
         category = entry.get("category")
-        start, end = entry.get("start time"), entry.get("end time")
-        timed = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (start, end))
+        extra = {k: v for k, v in entry.items() if k not in ("video_id", "split", "category") and v not in (None, "")}
+        upload = re.search(r"(?:[?&]v=|youtu\.be/)([\w-]{11})", str(entry.get("url")))
         clips[name] = Clip(
             id=name,
             split=_SPLITS.get(split, split),
             label=None if category is None else str(category),
-            duration=float(end) - float(start) if timed and end > start else None,
+            duration=_length(entry.get("start time"), entry.get("end time")),
             source=source,
-            extra={key: entry[key] for key in ("url", "start time", "end time") if entry.get(key) not in (None, "")},
+            extra=extra if upload is None else {**extra, "youtube_id": upload[1]},
         )
-    if not clips:
+        places[name] = where
+    if not entries:
         raise UserError(f"{path}: the list 'videos' is empty. Fetch the file again.")
-    return clips
 
 
-def _sentences(entries: list[Any], path: Path, clips: dict[str, Clip]) -> dict[str, list[str]]:
-    captions: dict[str, list[str]] = {}
-    for position, entry in enumerate(entries):
+def _length(start: Any, end: Any) -> float | None:
+    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (start, end))
+    return float(end) - float(start) if numbers and end > start else None
+
+
+def _sentences(entries: list[Any], path: Path, clips: dict[str, Clip]) -> None:
+    found: dict[str, tuple[list[str], list[dict[str, Any]]]] = {}
+    for position, value in enumerate(entries):
         where = f"{path}, sentences[{position}]"
-        name = _string(entry, "video_id", where)
+        entry = mapping(value, where)
+        name = text(entry.get("video_id"), where, "video_id")
         if name not in clips:
             raise UserError(f"{where}: video_id '{name}' is not in 'videos'. Add the video or delete the sentence.")
-        captions.setdefault(name, []).append(_string(entry, "caption", where))
-    return captions
+        captions, rest = found.setdefault(name, ([], []))
+        captions.append(text(entry.get("caption"), where, "caption"))
+        rest.append({key: value for key, value in entry.items() if key not in ("video_id", "caption")})
+    for name, (captions, rest) in found.items():
+        extra = {**clips[name].extra, "sentences": rest} if any(rest) else clips[name].extra
+        clips[name] = replace(clips[name], captions=clips[name].captions + tuple(captions), extra=extra)
 
 
-def _string(entry: Any, key: str, where: str) -> str:
-    value = entry.get(key) if isinstance(entry, dict) else None
-    if not isinstance(value, str) or not value.strip():
-        raise UserError(
-            f"{where}: '{key}' must be a string that is not empty, got {value!r:.80}. Correct or delete it."
-        )
-    return value.strip()
+def _apply(clips: dict[str, Clip], protocol: str, folder: Path, annotations: Path) -> list[Clip]:
+    remedy = f"The protocol {protocol} needs it beside the annotations; --protocol full takes the splits they name."
+    lists = {split: find_list(folder, [name], remedy) for split, name in PROTOCOLS[protocol].items()}
+    chosen, rows = assign(clips, lists, annotations)
+    return [_tested(clip, protocol, rows[clip.id]) if clip.split == "test" else clip for clip in chosen]
 
 
-def _apply_lists(clips: dict[str, Clip], lists: Mapping[str, Path], path: Path) -> dict[str, Clip]:
-    chosen: dict[str, Clip] = {}
-    for split, list_path in lists.items():
-        for row in read_csv(Path(list_path), ["video_id"]):
-            name = row.required("video_id")
-            if name not in clips:
-                raise UserError(f"{row.where}: video_id '{name}' is not in {path}. Use the list of this data set.")
-            if name in chosen:
-                raise UserError(f"{row.where}: video_id '{name}' is already in the split '{chosen[name].split}'.")
-            chosen[name] = replace(clips[name], split=split)
-            if "sentence" in row.values:
-                chosen[name] = replace(chosen[name], captions=(row.required("sentence"),))
-    return {name: chosen[name] for name in clips if name in chosen}
+def _tested(clip: Clip, protocol: str, row: Row) -> Clip:
+    """The clip with the one caption it is tested on."""
+    captions = clip.captions[:1]
+    if protocol != "1k-B":
+        captions = (text(row.values.get("sentence"), row.where, "sentence"),)
+    extra = {key: value for key, value in clip.extra.items() if key != "sentences"}
+    return replace(clip, captions=captions, extra=extra)
 
 
-def _attach_media(clips: list[Clip], media: Path, audio: Path | None) -> list[Clip]:
-    videos = MediaIndex(media, VIDEO_EXTENSIONS)
-    sounds = videos if audio is None else MediaIndex(Path(audio), AUDIO_EXTENSIONS + VIDEO_EXTENSIONS)
-    found = []
-    for clip in clips:
-        files = {"video": videos.find(clip.id), "audio": sounds.find(clip.id)}
-        status = {modality: "ok" if file else "missing" for modality, file in files.items()}
-        found.append(replace(clip, video=files["video"], audio=files["audio"], status=status))
-    if clips and not any(clip.video or clip.audio for clip in found):
-        raise videos.nothing_found(clips[0].id)
-    return found
+IMPORTER = Importer(
+    name="msrvtt",
+    title="MSR-VTT, and sets published in its form",
+    guide="""\
+--annotations is a folder, or the JSON file in it:
+  MSRVTT_data.json           videos and sentences, or
+  train_val_videodatainfo.json, test_videodatainfo.json
+and, beside it, the lists of the protocol:
+  1k-A   MSRVTT_train.9k.csv, MSRVTT_JSFUSION_test.csv     9,000 / 1,000 clips
+  7k     MSRVTT_train.7k.csv, MSRVTT_JSFUSION_test.csv     7,010 / 1,000 clips
+  1k-B   train_list_miech.txt, test_list_miech.txt         6,656 / 1,000 clips
+  full   none: the splits of the JSON file                 6,513 / 497 / 2,990 clips
+1k-A and 7k test on one caption per clip, given by the list; 1k-B on the first caption of each clip.
+Media: <video_id>.mp4, already cut.
+
+  mover import msrvtt --annotations msrvtt --media msrvtt/videos --out data/msrvtt/manifest.jsonl
+  mover import msrvtt --annotations msrvtt --media msrvtt/videos --out data/full/manifest.jsonl --protocol full""",
+    load=load,
+    options=(Option("protocol", "which clips are trained and tested on", tuple(PROTOCOLS), "1k-A"), AUDIO),
+)

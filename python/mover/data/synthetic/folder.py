@@ -129,7 +129,7 @@ def _fill(folder: Path, plan: Sequence[Scene], seed: int, workers: int, progress
     _write_csv(folder / "clips.csv", ["id", "split", *attributes], rows)
     (folder / "videos").mkdir()
     _write_clips(folder / "videos", plan, seed, workers, progress)
-    write_manifest(folder / MANIFEST, IMPORTERS["msrvtt"](folder, folder / "videos", source=NAME))
+    write_manifest(folder / MANIFEST, IMPORTERS["msrvtt"](folder, folder / "videos", protocol="full", source=NAME))
     training = [text for scene, texts in zip(plan, captions, strict=True) if scene.split == "train" for text in texts]
     Tokenizer.train(training, max_tokens=64).save(folder / "tokenizer.json")
 
