@@ -41,7 +41,7 @@ def run(argv: Sequence[str]) -> int:
     )
     parser.add_argument("name", choices=list(IMPORTERS), metavar="NAME", help="the data set, before all options")
     importer = IMPORTERS[parser.parse_args(list(argv[:1])).name]
-    options = _parser(importer).parse_args(list(argv[1:]))
+    options = parser_of(importer).parse_args(list(argv[1:]))
     chosen = {option.name: getattr(options, option.name) for option in importer.options}
     clips = importer(options.annotations, options.media, **chosen)
     try:
@@ -71,7 +71,7 @@ def _write(out: Path, clips: Sequence[Clip], vocab_size: int) -> None:
         Tokenizer.train(training or everything, _MAX_TOKENS, vocab_size).save(tokenizer)
 
 
-def _parser(importer: Importer) -> Parser:
+def parser_of(importer: Importer) -> Parser:
     """The options that all importers have, and those that this one declares."""
     parser = Parser(
         prog=f"mover import {importer.name}",

@@ -24,6 +24,25 @@ class Reference:
     row: int | str | None = None
 
 
+class _MediaPath:
+    """A field that holds a path, or its text until it is first looked at: making paths takes longer than the rest of
+    reading a manifest. A value that is not given is None."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = f"_{name}"
+
+    def __get__(self, clip: Clip | None, owner: type) -> Path | None:
+        if clip is None:
+            return None  # the default of the field
+        value = vars(clip)[self._name]
+        if isinstance(value, str):
+            value = vars(clip)[self._name] = Path(value)
+        return value
+
+    def __set__(self, clip: Clip, value: Path | None) -> None:
+        vars(clip)[self._name] = value
+
+
 @dataclass(frozen=True)
 class Clip:
     """One clip: what it is called, what is said about it, and where its media are.
@@ -42,8 +61,8 @@ class Clip:
 
     id: str
     captions: tuple[str, ...] = ()
-    video: Path | None = None
-    audio: Path | None = None
+    video: Path | None = _MediaPath()  # type: ignore[assignment]
+    audio: Path | None = _MediaPath()  # type: ignore[assignment]
     status: dict[str, str] = field(default_factory=dict)
     start: float | None = None
     duration: float | None = None

@@ -29,20 +29,21 @@ def read_manifest(path: Path) -> list[Clip]:
     path = Path(path)
     clips: list[Clip] = []
     lines: dict[str, int] = {}
+    folder = os.path.join(path.parent, "")
     try:
         with open(path, encoding="utf-8-sig", newline="\n") as file, _without_collection():
             for number, line in enumerate(file, start=1):
                 if line.isspace():
                     continue
                 try:
-                    clip = clip_of(line, path.parent)
+                    clip = clip_of(line, folder)
                 except WrongRow as wrong:
                     raise UserError(f"{path}, line {number}: {wrong}") from None
-                if clip.id in lines:
+                first = lines.setdefault(clip.id, number)
+                if first != number:
                     raise UserError(
-                        f"{path}, line {number}: the id '{clip.id}' is on line {lines[clip.id]} too. Make ids unique."
+                        f"{path}, line {number}: the id '{clip.id}' is on line {first} too. Make ids unique."
                     )
-                lines[clip.id] = number
                 clips.append(clip)
     except FileNotFoundError:
         raise UserError(f"There is no manifest {path}. Make one with an importer, or with 'mover synth'.") from None

@@ -9,11 +9,14 @@ import re
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 from mover.data.clip import IMAGE_EXTENSIONS, STATUSES, Clip, Reference
 
-_KEYS = frozenset(f.name for f in fields(Clip))
+_NAMES = tuple(f.name for f in fields(Clip))
+_KEYS = frozenset(_NAMES)
+_NONE: list[str] = []
 _ALWAYS = ("id", "captions", "split")
 _DEFAULTS = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(Clip)}
 
@@ -45,38 +48,49 @@ def _object(line: str) -> dict[str, Any]:
     return row
 
 
-def clip_of(line: str, folder: Path) -> Clip:
-    """The clip of a line; `folder` is what its paths are relative to. Raises WrongRow.
+def clip_of(line: str, folder: str) -> Clip:
+    """The clip of a line; `folder`, which ends in a separator, is what its paths are relative to. Raises WrongRow.
 
-    A manifest may have a million lines: a field that is not there costs one look.
+    A manifest may have a million lines: what is usual is looked at in place, what is not in a function of its own, and
+    the clip is filled in by hand, since the constructor of a frozen dataclass takes as long as parsing the line.
     """
     row = _object(line)
-    get = row.get
     if not row.keys() <= _KEYS:
         unknown = min(set(row) - _KEYS)
         raise WrongRow(f"unknown field '{unknown}'. Put what is not known to MOVER under 'extra'.")
-    name, split = get("id"), get("split")
+    get = row.get
+    name, split, captions = get("id"), get("split"), get("captions", _NONE)
     if type(name) is not str or not name or name.isspace() or "\0" in name:
         raise _wrong(row, "id", "a string that is not empty, without zero bytes")
     if type(split) is not str or not split or split.isspace():
         raise _wrong(row, "split", "a string that is not empty")
+    if type(captions) is not list:
+        raise _wrong(row, "captions", "a list of strings")
+    for caption in captions:
+        if type(caption) is not str:
+            raise _wrong(row, "captions", "a list of strings")
+        if not caption or caption.isspace():
+            raise _wrong(row, "captions", "a list without empty captions (delete them)")
     video, audio = get("video"), get("audio")
-    video_path = None if video is None else _path(row, "video", folder)
-    same = audio == video or audio is None
+    same = audio == video
+    if video is not None:
+        video = _path(row, "video", folder)
+    if audio is not None:
+        audio = video if same else _path(row, "audio", folder)
+    start, duration = get("start"), get("duration")
     others = _others(row, folder) if "others" in row else {}
-    # Filled in by hand: the constructor of a frozen dataclass takes as long as parsing the line.
     clip = object.__new__(Clip)
     vars(clip).update(
         id=name,
-        captions=_captions(row) if "captions" in row else (),
-        video=video_path,
-        audio=(None if audio is None else video_path) if same else _path(row, "audio", folder),
+        captions=tuple(captions),
+        _video=video,
+        _audio=audio,
         status=_status(row, others) if "status" in row else {},
-        start=None if get("start") is None else _seconds(row, "start"),
-        duration=None if get("duration") is None else _seconds(row, "duration"),
-        split=split,
+        start=start if start is None else _seconds(row, "start"),
+        duration=duration if duration is None else _seconds(row, "duration"),
+        split=intern(split),
         label=_text(row, "label") if "label" in row else None,
-        source=(_text(row, "source") if "source" in row else None) or "",
+        source=intern(_text(row, "source") or "") if "source" in row else "",
         dataset_version=_text(row, "dataset_version") if "dataset_version" in row else None,
         extra=_mapping(row, "extra") if "extra" in row else {},
         others=others,
@@ -93,21 +107,9 @@ def _text(row: dict[str, Any], key: str) -> str | None:
     return value or None
 
 
-def _path(row: dict[str, Any], key: str, folder: Path) -> Path | None:
+def _path(row: dict[str, Any], key: str, folder: str) -> str | None:
     value = _text(row, key)
-    return None if value is None else folder / value
-
-
-def _captions(row: dict[str, Any]) -> tuple[str, ...]:
-    value = row["captions"]
-    if type(value) is not list:
-        raise _wrong(row, "captions", "a list of strings")
-    for item in value:
-        if type(item) is not str:
-            raise _wrong(row, "captions", "a list of strings")
-        if not item or item.isspace():
-            raise _wrong(row, "captions", "a list without empty captions (delete them)")
-    return tuple(value)
+    return value if value is None or os.path.isabs(value) else folder + value
 
 
 def _status(row: dict[str, Any], others: dict[str, Reference]) -> dict[str, str]:
@@ -124,6 +126,8 @@ def _status(row: dict[str, Any], others: dict[str, Reference]) -> dict[str, str]
 
 def _seconds(row: dict[str, Any], key: str) -> float:
     value = row[key]
+    if type(value) is float and 0 <= value < math.inf:
+        return value
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
         raise _wrong(row, key, "a number of seconds, at least 0, or null")
     return float(value)
@@ -136,7 +140,7 @@ def _mapping(row: dict[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
-def _others(row: dict[str, Any], folder: Path) -> dict[str, Reference]:
+def _others(row: dict[str, Any], folder: str) -> dict[str, Reference]:
     found = {}
     for name, entry in _mapping(row, "others").items():
         if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in ("text", "video", "audio"):
@@ -159,13 +163,14 @@ def _others(row: dict[str, Any], folder: Path) -> dict[str, Reference]:
                 row, "others", "images (.jpg, .png, …), .npy files, which may have a row from 0, "
                 "and .safetensors files with the name of a tensor as row"
             )  # fmt: skip
-        found[name] = Reference(folder / file, part)
+        found[name] = Reference(Path(folder, file), part)
     return found
 
 
 def line_of(clip: Clip, folder: str) -> str:
     """The line of a clip; `folder`, which ends in a separator, is what its paths are written relative to."""
-    row = {key: value for key, value in vars(clip).items() if key in _ALWAYS or value != _DEFAULTS[key]}
+    values = {key: getattr(clip, key) for key in _NAMES}
+    row = {key: value for key, value in values.items() if key in _ALWAYS or value != _DEFAULTS[key]}
     for modality in ("video", "audio"):
         if modality in row:
             row[modality] = _stored(row[modality], folder)

@@ -1,6 +1,7 @@
 """The command line as a user meets it: help, exit codes, one line per error, no traceback."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,23 @@ def test_help_of_an_importer_teaches_its_files_and_options(capsys: pytest.Captur
     for option in IMPORTERS[name].options:
         assert f"--{option.name}" in out
     assert f"\n  {name:<12} {IMPORTERS[name].title}\n" in outcome(capsys, "import", "--help")[1]
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of each `mover import …` line with paths, continued lines joined."""
+    lines = text.replace("\\\n", " ").split("\n")
+    return [shlex.split(line, comments=True)[1:] for line in lines if "mover import" in line and "--out" in line]
+
+
+def test_commands_in_the_docs_name_sets_and_options_that_exist() -> None:
+    from mover.cli.import_data import parser_of
+
+    texts = [(ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")]
+    texts += [importer.guide for importer in IMPORTERS.values()]
+    found = [words for text in texts for words in commands(text) if words[1] != "NAME"]
+    assert {words[1] for words in found} == set(IMPORTERS) and len(found) > 20
+    for words in found:
+        parser_of(IMPORTERS[words[1]]).parse_args(words[2:])
 
 
 def test_import_says_what_there_is_and_writes_nothing_where_it_cannot(

@@ -21,6 +21,6 @@ def attach(
 
     names: of the file of the cut clip, best first. A whole upload may bear the name of the upload or one of these.
     """
-    extra = {"youtube_id": upload, "start_time": start, "end_time": end, **clip.extra}
+    extra = {"youtube_id": upload, "start_time": start, **clip.extra}
     cut = replace(clip, extra=extra, duration=end - start, start=start if untrimmed else None)
     return files.attach(cut, *((upload, *names) if untrimmed else names), folders=folders)

@@ -39,7 +39,7 @@ def test_rows_become_captions(write: Write, media: Write) -> None:
     ]  # fmt: skip
     assert clips[0].video is None and clips[0].status == {} and clips[2].video == folder / "xyz_30.mp4"
     assert clips[5].status == {"audio": "missing"} and clips[0].start is None and clips[0].duration == 10.0
-    assert clips[2].extra == {"youtube_id": "xyz", "start_time": 30.0, "end_time": 40.0, "audiocap_ids": ["3", "4"]}
+    assert clips[2].extra == {"youtube_id": "xyz", "start_time": 30.0, "audiocap_ids": ["3", "4"]}
 
 
 def test_unknown_columns_are_kept(write: Write, media: Write) -> None:

@@ -37,7 +37,7 @@ def test_labels_become_captions(folder: Path, media: Write) -> None:
         ("evl", "test", ("Gush",), "Gush"),
     ]
     assert clips[0].extra == {
-        "youtube_id": "--PJHxphWEs", "start_time": 30.0, "end_time": 40.0, "labels": ["Speech", "Gush"]
+        "youtube_id": "--PJHxphWEs", "start_time": 30.0, "labels": ["Speech", "Gush"]
     }  # fmt: skip
     assert [clip.audio and clip.audio.name for clip in clips] == ["--PJHxphWEs.flac", "-0RWZT-miFs_420000.wav", None]
     assert clips[0].start is None and clips[0].status == {"video": "missing"}

@@ -40,7 +40,7 @@ def test_the_tables_and_the_folders(write: Write, media: Write) -> None:
     ]
     assert [clip.video is not None for clip in clips] == [True, True, True, True, False, False]
     assert clips[3].video == folder / "val" / "abseiling" / "d_000005_000015.mp4"
-    assert clips[3].extra == {"youtube_id": "d", "start_time": 5.0, "end_time": 15.0, "is_cc": "0"}
+    assert clips[3].extra == {"youtube_id": "d", "start_time": 5.0, "is_cc": "0"}
 
 
 def test_whole_uploads_and_one_table(write: Write, media: Write) -> None:

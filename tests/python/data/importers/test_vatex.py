@@ -37,7 +37,7 @@ def test_the_split_of_hgr(folder: Path, media: Write) -> None:
     assert [(clip.id, clip.split) for clip in clips] == [(A, "train"), (B, "train"), (C, "test"), (D, "val")]
     assert clips[0].captions == (f"a man {A}", "two") and clips[0].video == clips[0].audio
     assert clips[0].start is None and clips[0].duration == 10.0
-    assert clips[1].extra == {"youtube_id": "Ptf_2VRj-V0", "start_time": 122.0, "end_time": 132.0, "note": "kept"}
+    assert clips[1].extra == {"youtube_id": "Ptf_2VRj-V0", "start_time": 122.0, "note": "kept"}
     assert clips[2].status == {"video": "missing", "audio": "missing"}
 
 

@@ -30,7 +30,7 @@ def test_rows_without_a_header(write: Write, media: Write) -> None:
     ]
     assert [clip.video and clip.video.name for clip in clips] == ["---g-f_I2yQ_000001.mp4", "--0PQM4-hqg_30.mp4", None]
     assert clips[0].start is None and clips[0].duration == 10.0
-    assert clips[0].extra == {"youtube_id": "---g-f_I2yQ", "start_time": 1.0, "end_time": 11.0}
+    assert clips[0].extra == {"youtube_id": "---g-f_I2yQ", "start_time": 1.0}
 
 
 def test_whole_uploads(write: Write, media: Write) -> None:
