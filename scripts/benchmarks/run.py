@@ -10,6 +10,7 @@ from pathlib import Path
 
 import contrast
 import gradients
+import manifests
 import measure
 import memory
 import newton
@@ -27,6 +28,7 @@ BENCHMARKS = {
     "ranking": ranking,
     "memory": memory,
     "threads": threads,
+    "manifests": manifests,
 }
 ON_GPU = ("transport", "triples", "contrast", "ranking", "logdet")
 

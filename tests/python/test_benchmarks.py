@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT / "scripts" / "benchmarks"))
 
 import contrast  # noqa: E402
 import gradients  # noqa: E402
+import manifests  # noqa: E402
 import measure  # noqa: E402
 import memory  # noqa: E402
 import newton  # noqa: E402
@@ -43,6 +44,7 @@ def _tiny(monkeypatch):
     for module, sizes in ((transport, (12,)), (gradients, (12,)), (contrast, (12,)), (triples, (12,)), (memory, (12,))):
         monkeypatch.setattr(module, "QUICK", sizes)
     monkeypatch.setattr(ranking, "QUICK", (70,))
+    monkeypatch.setattr(manifests, "QUICK", (8, 12))
     monkeypatch.setattr(gradients, "SETTINGS", (("random", 0.3),))
     monkeypatch.setattr(newton, "SIZE", 12)
     monkeypatch.setattr(newton, "QUICK", (("random", 0.1),))
