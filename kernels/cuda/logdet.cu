@@ -149,7 +149,7 @@ static cudaError_t in_registers(const mover_logdet_desc *desc, const real *gram,
 
 /* ---- by cuSOLVER ------------------------------------------------------------------------------------------------- */
 
-enum { COPY_THREADS = 128, COLUMN_THREADS = 64, MOST_MATRICES = 65535, MOST_BYTES = 1 << 28 };
+enum { COLUMN_THREADS = 64, MOST_MATRICES = 65535, MOST_BYTES = 1 << 28 };
 
 namespace {
 
@@ -178,16 +178,16 @@ static solver_scratch take_scratch(const mover_logdet_desc *desc, mover_arena *a
     return scratch;
 }
 
-/* The lower triangles in double, or of the identity. A block owns a matrix, a thread every 128th element of it. */
-static __global__ void __launch_bounds__(COPY_THREADS)
+/* The lower triangles in double, or of the identity. A warp owns a matrix, a lane every 32nd element of it. */
+static __global__ void __launch_bounds__(WARP)
     copy_kernel(const real *gram, int64_t k, double *factors, double **pointers, int32_t *finite) {
     const real *from = gram + (int64_t)blockIdx.x * k * k;
     double *to = factors + (int64_t)blockIdx.x * k * k;
     double poison = 0;
-    for (int64_t q = threadIdx.x; q < k * k; q += COPY_THREADS)
+    for (int64_t q = threadIdx.x; q < k * k; q += WARP)
         if (q % k <= q / k) poison += 0 * (double)from[q];
-    const int bad = __syncthreads_or(poison != 0);
-    for (int64_t q = threadIdx.x; q < k * k; q += COPY_THREADS) {
+    const int bad = __any_sync(0xffffffffu, poison != 0);
+    for (int64_t q = threadIdx.x; q < k * k; q += WARP) {
         const int64_t i = q / k, j = q % k;
         if (j <= i) to[q] = bad ? (i == j ? 1 : 0) : (double)from[q];
     }
@@ -212,6 +212,7 @@ static __global__ void __launch_bounds__(WARP)
     }
     sum = mover_warp_sum(sum);
     order = __reduce_min_sync(0xffffffffu, order);
+    __syncwarp();
     if (threadIdx.x != 0) return;
     info[blockIdx.x] = order == ~0u ? 0 : (int32_t)order;
     if (logdet) logdet[blockIdx.x] = (real)(!finite[blockIdx.x] ? NAN : order != ~0u ? -INFINITY : 2 * sum);
@@ -295,8 +296,8 @@ static mover_status by_solver(const char *function, const mover_logdet_desc *des
         int32_t *order = info ? info + first : scratch->info;
         real *value = logdet ? logdet + first : NULL;
         MOVER_CUDA_TRY(function,
-                       MOVER_LAUNCH(copy_kernel, (unsigned)count, COPY_THREADS, 0, mover_stream(exec),
-                                    gram + first * size, k, scratch->factors, scratch->pointers, scratch->finite));
+                       MOVER_LAUNCH(copy_kernel, (unsigned)count, WARP, 0, mover_stream(exec), gram + first * size, k,
+                                    scratch->factors, scratch->pointers, scratch->finite));
         MOVER_TRY(factorize(function, k, count, scratch, order, exec));
         MOVER_CUDA_TRY(function, MOVER_LAUNCH(diagonal_kernel, (unsigned)count, WARP, 0, mover_stream(exec),
                                               scratch->factors, k, scratch->finite, order, value));

@@ -149,9 +149,9 @@ TYPED_TEST(CudaLogdet, SingularAndIndefiniteMatricesGiveMinusInfinityAndNoGradie
                 auto gram = positive_matrices<T>(3, k, 50);
                 T *middle = gram.data() + k * k;
                 for (int64_t q = 0; q < k * k; q++) middle[q] = q / k == q % k ? 1 : 0;
-                /* In double the last is positive, but too small for a pivot. */
-                const T tiny = tolerance<T>(0, std::numeric_limits<double>::denorm_min()) > 0 ? T(1e-310) : T(0);
-                middle[(order - 1) * k + order - 1] = order == 2 ? T(-1) : order == 3 ? tiny : T(0);
+                /* The last is 0 in float, and in double positive but too small for a pivot. */
+                const double pivots[] = {0, -1, 1e-310};
+                middle[(order - 1) * (k + 1)] = static_cast<T>(pivots[order - 1]);
                 const auto result = logdet_on(this->exec(), gram, k, {1, 1, 1}, way);
                 EXPECT_EQ(result.info, (std::vector<int32_t>{0, static_cast<int32_t>(order), 0}));
                 EXPECT_EQ(result.logdet[1], -infinity<T>());
