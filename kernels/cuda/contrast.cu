@@ -21,6 +21,8 @@ enum { ROWS = 128 / (int)sizeof(real), COLUMNS = 256, WARPS = COLUMNS / WARP };
 
 static const unsigned FULL = 0xffffffffu;
 
+namespace {
+
 typedef struct contrast_call {
     int64_t batch, n;
     int64_t row_tiles, column_tiles; /* of one problem */
@@ -46,6 +48,8 @@ typedef struct tile {
     int column;       /* column j is in the matrix */
     int diagonal;     /* its row in the tile, if there is one, of the positive of column j */
 } tile;
+
+} // namespace
 
 static __device__ __forceinline__ tile tile_of(const contrast_call *call, int64_t number) {
     tile at;
