@@ -172,6 +172,8 @@ mover_status R(mover_cuda_score_norms)(const score_call *call, const mover_exec 
 /* ---- alphas to scores ---------------------------------------------------------------------------------------------
  */
 
+namespace {
+
 typedef struct score_cells_call {
     int64_t rows, groups, across; /* of the tile; blocks beside each other */
     const uint8_t *present;       /* of the tile's groups; NULL: all members are */
@@ -182,9 +184,12 @@ typedef struct score_cells_call {
     int64_t stride; /* of a row of scores */
 } score_cells_call;
 
+} // namespace
+
 /* A block owns THREADS groups and ANCHORS anchors, a thread one group, whose numbers stay in registers. Reads each
  * alpha once, writes each score once, and the alphas of missing members. */
-template <int members, bool volume> static __global__ void __launch_bounds__(THREADS) score_cells(score_cells_call c) {
+template <int members, bool volume>
+static __global__ void __launch_bounds__(THREADS, 4) score_cells(score_cells_call c) {
     const int64_t blocks = c.across * ((c.rows + ANCHORS - 1) / ANCHORS);
     for (int64_t block = blockIdx.x; block < blocks; block += gridDim.x) {
         const int64_t j = block % c.across * THREADS + threadIdx.x, first = block / c.across * ANCHORS;

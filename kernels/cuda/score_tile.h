@@ -12,7 +12,7 @@
 
 #include "score_plan.h"
 
-typedef struct score_call {
+typedef struct R(mover_cuda_score_call) {
     const char *function; /* the entry point, for errors */
     int64_t n, m, d, members;
     int64_t width; /* columns of the product for a group: members, or 1 for the cosine */
@@ -28,7 +28,9 @@ typedef struct score_call {
     real *norm_anchor, *norm_others; /* (n), (m, members): squared norms */
     real *gamma;                     /* (pairs, m): |y_r - y_s|^2 / 2; 1 where a member is missing */
     real *group;                     /* (group_numbers(members), m), see alpha_volume.cuh; two and more members */
-} score_call;
+} R(mover_cuda_score_call);
+
+typedef R(mover_cuda_score_call) score_call;
 
 /* Takes everything but the pointers to the caller's arrays. */
 score_call R(mover_cuda_score_take)(const char *function, const mover_volume_scores_desc *desc, mover_arena *arena);

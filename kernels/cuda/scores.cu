@@ -22,6 +22,8 @@
 
 enum { COLUMNS = 128, THREADS = 128 };
 
+namespace {
+
 typedef struct backward_call {
     score_call groups;
     const real *alphas, *grad_scores; /* tiles, (n, m) */
@@ -41,6 +43,8 @@ typedef struct backward_call {
     real *of_others;                  /* (m, members, d): D^T x; grad_others itself where there is no mask */
     real *grad_anchor, *grad_others;
 } backward_call;
+
+} // namespace
 
 /* ---- forward ------------------------------------------------------------------------------------------------------
  */
