@@ -18,6 +18,8 @@ enum { FEW = WARP, MANY = 256, EACH = 4 /* scores of a thread that are sorted to
 
 static const int NOWHERE = 0x7fffffff;
 
+namespace {
+
 typedef struct ranking_call {
     score_call groups;
     int64_t topk;
@@ -37,6 +39,8 @@ typedef struct searched {
     int sign;                               /* that makes smaller better */
     int begins, ends;                       /* the first, the last tile of its strip */
 } searched;
+
+} // namespace
 
 /* ---- topk ---------------------------------------------------------------------------------------------------------
  */

@@ -135,18 +135,33 @@ TYPED_TEST(RankingOnDevice, SortedPiecesMeetAtTheirEdges) {
     this->expect_that_of_the_matrix(in, {3, 1050});
 }
 
-/* More groups than a tile holds, and more tiles than are kept; more anchors than a strip. */
+/* More groups than a tile holds; more anchors than a strip. */
 TYPED_TEST(RankingOnDevice, TilesMeetAtTheirEdges) {
     using T = TypeParam;
     auto in = random_groups<T>(2, 4200, 3, 3, 5);
     ASSERT_EQ(score_plan_of(in.n, in.m, 2).across, 2);
-    this->expect_that_of_the_matrix(in, {1, 5, 2500});
-    in = random_groups<T>(1, 66000, 2, 2, 6);
-    ASSERT_GT(score_plan_of(in.n, in.m, 1).across, SCORE_KEPT);
-    this->expect_that_of_the_matrix(in, {10});
+    this->expect_that_of_the_matrix(in, {5, 2500});
     in = random_groups<T>(8200, 3, 2, 2, 7);
     ASSERT_GT(score_plan_of(in.n, in.m, 1).strips, 1);
     this->expect_that_of_the_matrix(in, {2});
+}
+
+/* More tiles than are kept: they are made twice. The scores are the numbers of the groups themselves. */
+TYPED_TEST(RankingOnDevice, TilesThatAreNotKeptAreMadeAgain) {
+    using T = TypeParam;
+    Groups<T> in = {2, 70000, 2, 1, {1, 1}, {}, {}};
+    ASSERT_GT(score_plan_of(in.n, in.m, 1).across, SCORE_KEPT);
+    in.options.score = MOVER_SCORE_COSINE;
+    for (int64_t j = 0; j < in.m; j++) in.others.push_back(static_cast<T>(j * 37 % 1009) / 64);
+    std::vector<T> scores = in.others;
+    scores.insert(scores.end(), in.others.begin(), in.others.end());
+    const std::vector<int64_t> target = {69999, 12345};
+    const auto got = ranks_on_device(in, target, this->exec()), want = ranks_of_matrix(scores, target, in.m, T(-1));
+    EXPECT_EQ(got.better, want.better);
+    EXPECT_EQ(got.tied, want.tied);
+    const auto best = topk_on_device(in, 50, this->exec()), listed = topk_of_matrix(scores, in.n, in.m, 50, T(-1));
+    EXPECT_EQ(best.indices, listed.indices);
+    EXPECT_TRUE(same_bits(best.values, listed.values));
 }
 
 TYPED_TEST(RankingOnDevice, CosineSumsTheMembersPresent) {
