@@ -193,10 +193,9 @@ static __device__ void decide_try(control &s, const control_options &o, double d
 /* ---- all -------------------------------------------------------------------------------------------------------- */
 
 static __device__ void control_begin(control &s, const control_options &o) {
+    s = control{};
     s.mode = FIRST;
     s.from_cost = 1;
-    s.force = 0;
-    s.iterations = 0;
     s.newton = o.solver == MOVER_SOLVER_SINKHORN ? 0 : MOST_NEWTON;
     forget(s);
 }

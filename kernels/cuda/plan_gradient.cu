@@ -33,7 +33,7 @@ typedef struct gradient_call {
 
 /* What a tick does with a problem. */
 typedef enum gradient_mode {
-    PLAN_SUMS,     /* r, c and the diagonal of the system */
+    PLAN_SUMS,     /* r, c and the diagonal of the system; the first */
     GRADIENT_SUMS, /* s, t and the right-hand side */
     START,         /* the right-hand side less its mean */
     SOLVE,         /* a step of conjugate gradients */
@@ -430,7 +430,7 @@ static __device__ void enter_rows(const gradient_call &call, int64_t p, int64_t 
     if (threadIdx.x == 0) {
         task_make<S>(call, p, tick, shared, &here.task);
         if (tick == 0)
-            here.s.mode = PLAN_SUMS;
+            here.s = gradient_state{};
         else if (S::team == PLANNER_GRID)
             here.s = call.states[((tick - 1) & 1) * call.batch.batch + p];
     }
