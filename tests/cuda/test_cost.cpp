@@ -148,8 +148,9 @@ TYPED_TEST(CudaCost, TilesOfEverySizeGiveTheSameBits) {
             const auto small = tiled_costs(this->exec(), 32, shape, x, y, precision);
             EXPECT_TRUE(same_bits(small, tiled_costs(this->exec(), 64, shape, x, y, precision)));
             EXPECT_TRUE(same_bits(small, tiled_costs(this->exec(), 128, shape, x, y, precision)));
-            if (precision == MOVER_PRECISION_FLOAT32)
+            if (precision == MOVER_PRECISION_FLOAT32) {
                 EXPECT_LE(largest_relative_error(desc_of<T>(1, shape), x, y, small), this->accuracy);
+            }
         }
 }
 

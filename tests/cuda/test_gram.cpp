@@ -114,9 +114,13 @@ TYPED_TEST(CudaGram, WhatIsNotFiniteStaysInItsGroup) {
         EXPECT_TRUE(std::isnan(bad_gram[static_cast<size_t>(k * k)]));
         EXPECT_TRUE(std::isnan(bad_grad[static_cast<size_t>(k * d + 3)]));
         for (int64_t q = 0; q < batch * k * k; q++)
-            if (q / (k * k) != 1) EXPECT_EQ(gram[static_cast<size_t>(q)], bad_gram[static_cast<size_t>(q)]);
+            if (q / (k * k) != 1) {
+                EXPECT_EQ(gram[static_cast<size_t>(q)], bad_gram[static_cast<size_t>(q)]);
+            }
         for (int64_t q = 0; q < batch * k * d; q++)
-            if (q / (k * d) != 1) EXPECT_EQ(grad[static_cast<size_t>(q)], bad_grad[static_cast<size_t>(q)]);
+            if (q / (k * d) != 1) {
+                EXPECT_EQ(grad[static_cast<size_t>(q)], bad_grad[static_cast<size_t>(q)]);
+            }
     }
 }
 
