@@ -171,6 +171,25 @@ TEST_F(Host, LazyStreamsKeepTheirOrderAndWaitForEvents) {
     }
 }
 
+TEST_F(Host, ALostDeviceTakesNoMoreWork) {
+    cuemu::config.lazy = true;
+    const device_array<int> memory(std::vector<int>{1});
+    int *pinned, value = 7;
+    (void)cudaMallocHost(&pinned, sizeof(int));
+    *pinned = 7;
+    (void)launch_greedy(&value, 32, 128, nullptr); /* host memory: the device is lost */
+    EXPECT_EQ(cudaMemcpyAsync(pinned, memory.data(), sizeof(int), cudaMemcpyDeviceToHost), cudaErrorLaunchFailure);
+    EXPECT_EQ(cudaMemcpy(&value, memory.data(), sizeof(int), cudaMemcpyDeviceToHost), cudaErrorLaunchFailure);
+    EXPECT_EQ(launch_greedy(memory.data(), 32, 128, nullptr), cudaErrorLaunchFailure);
+    EXPECT_EQ(cudaGetLastError(), cudaErrorLaunchFailure);
+    EXPECT_EQ(cudaGetLastError(), cudaErrorLaunchFailure);
+    EXPECT_TRUE(reported("argument 0 points to no device memory")); /* and the device is as new */
+    EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    EXPECT_EQ(*pinned, 7);
+    EXPECT_EQ(value, 7);
+    (void)cudaFreeHost(pinned);
+}
+
 TEST_F(Host, WorkOfLibrariesIsLazyToo) {
     cuemu::config.lazy = true;
     const device_array<double> a(std::vector<double>{2}), b(std::vector<double>{3}), c(std::vector<double>{0});

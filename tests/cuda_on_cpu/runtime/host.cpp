@@ -198,6 +198,7 @@ static cudaError_t copy_rows(const char *function, void *to, rows to_rows, const
                              cudaMemcpyKind kind, cudaStream_t stream) {
     int failure;
     if (asked_to_fail(&failure)) return static_cast<cudaError_t>(failure);
+    if (outcome() != cudaSuccess) return outcome();
     if (to_rows.width > to_rows.pitch || from_rows.width > from_rows.pitch)
         return refuse_rows(function, "rows are wider than their pitch");
     const size_t height = to_rows.height, width = to_rows.width;
@@ -228,6 +229,7 @@ static cudaError_t copy_rows(const char *function, void *to, rows to_rows, const
 static cudaError_t set_rows(const char *function, void *address, int value, rows r, cudaStream_t stream) {
     int failure;
     if (asked_to_fail(&failure)) return static_cast<cudaError_t>(failure);
+    if (outcome() != cudaSuccess) return outcome();
     if (r.width > r.pitch) return refuse_rows(function, "rows are wider than their pitch");
     if (!is_device_range(address, r.extent())) return refuse_rows(function, "leaves its device allocation");
     enqueue(stream, [=] {
@@ -247,7 +249,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind) {
     const rows r = {bytes, bytes, 1};
     const cudaError_t error = copy_rows("cudaMemcpy", to, r, from, r, kind, nullptr);
-    return error == cudaSuccess ? cudaStreamSynchronize(nullptr) : error;
+    const cudaError_t finished = cudaStreamSynchronize(nullptr);
+    return error == cudaSuccess ? finished : error;
 }
 
 cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,

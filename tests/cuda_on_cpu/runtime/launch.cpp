@@ -58,6 +58,7 @@ cudaError_t submit(const launch_request &request) {
     calls.launches++;
     int failure;
     if (asked_to_fail(&failure)) return static_cast<cudaError_t>(failure);
+    if (outcome() != cudaSuccess) return outcome();
     const cudaError_t error = check(request);
     if (error != cudaSuccess) {
         (void)cudaGetLastError(); /* a launch returns its error and leaves none behind */
