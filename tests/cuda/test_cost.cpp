@@ -79,7 +79,7 @@ TYPED_TEST_SUITE(CudaCost, Types);
 TYPED_TEST(CudaCost, IsTheSquaredDistanceForAnyShape) {
     using T = TypeParam;
     for (const Shape &shape : {Shape{1, 1, 1}, Shape{1, 7, 3}, Shape{33, 1, 5}, Shape{31, 65, 17}, Shape{32, 32, 64},
-                               Shape{65, 33, 33}, Shape{16, 100, 80}, Shape{17, 15, 1}}) {
+                               Shape{65, 33, 33}, Shape{16, 100, 84}, Shape{17, 15, 1}}) {
         const auto desc = desc_of<T>(1, shape);
         const auto x = random_values<T>(shape[0] * shape[2], 1), y = random_values<T>(shape[1] * shape[2], 2);
         const auto cost = costs_on(this->exec(), desc, x, y);
@@ -208,20 +208,25 @@ TYPED_TEST(CudaCost, KeepsItsDigitsInsideACone) {
 
 TYPED_TEST(CudaCost, AnEntryHasTheSameBitsHoweverManyOthersAreNear) {
     using T = TypeParam;
-    /* Alone it is summed by itself, in a cone with its whole neighbourhood. */
+    /* A near entry and a far one, alone and amid near ones. */
     const int64_t n = 20, d = 40;
     const auto desc = desc_of<T>(1, {n, n, d});
     auto x = random_values<T>(n * d, 12);
-    for (T &value : x) value = 10 + value / 1000;
+    for (T &value : x) value = T(0.1) + value / 100000;
+    for (int64_t t = 0; t < d; t++)
+        x[static_cast<size_t>(6 * d + t)] *= static_cast<T>(0.2 + 0.02 * static_cast<double>(t));
     auto y = x;
-    for (T &value : y) value += static_cast<T>(1e-4);
+    for (T &value : y) value += static_cast<T>(1e-6);
     const auto cone = costs_on(this->exec(), desc, x, y);
-    for (int64_t j = 0; j < n * d; j++)
-        if (j / d != 3) y[static_cast<size_t>(j)] = -y[static_cast<size_t>(j)];
-    for (int64_t i = 0; i < n * d; i++)
-        if (i / d != 5) x[static_cast<size_t>(i)] *= static_cast<T>(i % 2 ? 1 : -1);
+    for (int64_t q = 0; q < n * d; q++) {
+        if (q / d != 3) y[static_cast<size_t>(q)] *= static_cast<T>(-1);
+        if (q / d != 5 && q / d != 6) x[static_cast<size_t>(q)] *= static_cast<T>(q % 2 ? 1 : -1);
+    }
     const auto alone = costs_on(this->exec(), desc, x, y);
     EXPECT_EQ(cone[5 * n + 3], alone[5 * n + 3]);
+    EXPECT_EQ(cone[6 * n + 3], alone[6 * n + 3]);
+    EXPECT_LT(cone[5 * n + 3], 1e-4);
+    EXPECT_GT(cone[6 * n + 3], 1e-2);
     EXPECT_NE(cone[5 * n + 4], alone[5 * n + 4]);
 }
 
@@ -325,7 +330,14 @@ TEST(CudaCostTiles, AreLargeWhereThereAreEnough) {
 
 TEST_F(CudaCostInFloat, ScaledCostsOfAStripHaveTheBitsOfTheWhole) {
     const int64_t n = 40, m = 37, d = 20, first = 7, rows = 25;
-    const auto x = random_values<float>(n * d, 20), y = random_values<float>(m * d, 21);
+    const auto x = random_values<float>(n * d, 20);
+    auto y = random_values<float>(m * d, 21);
+    for (int64_t j = 0; j < 3; j++) /* a near entry, then a region of them */
+        for (int64_t t = 0; t < d; t++)
+            y[static_cast<size_t>(j * d + t)] = 1.0001f * x[static_cast<size_t>((first + j) * d + t)];
+    for (int64_t j = 16; j < m; j++)
+        for (int64_t t = 0; t < d; t++)
+            y[static_cast<size_t>(j * d + t)] = x[static_cast<size_t>((first + j % 3) * d + t)];
     const auto whole = costs_on(exec(), desc_of<float>(1, {n, m, d}), x, y);
     DeviceArray<float> x_there(x), y_there(y), norm_x(static_cast<size_t>(n)), norm_y(static_cast<size_t>(m));
     DeviceArray<float> out(static_cast<size_t>(rows * m));
