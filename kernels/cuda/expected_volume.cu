@@ -20,6 +20,7 @@
 #include "real.h"
 
 #include "alpha_volume.cuh"
+#include "reduce.cuh"
 
 #include "../src/backend.h"
 #include "device.h"
@@ -29,9 +30,9 @@ enum {
     THREADS = SIDE * SIDE,
     CELLS = REALS_PER_VECTOR, /* of a thread along a side: what one vector load brings */
     TILE = SIDE * CELLS,
-    LEAD = TILE + CELLS, /* of a row in shared memory: keeps vectors aligned and transposed stores apart */
-    CHUNK = 4 * CELLS,   /* of the third set */
-    LOADS = TILE * CHUNK / THREADS,
+    LEAD = TILE + CELLS,            /* of a row in shared memory: keeps vectors aligned and transposed stores apart */
+    CHUNK = 4 * CELLS,              /* of the third set */
+    LOADS = TILE * CHUNK / THREADS, /* of a thread for a side of a chunk */
     ENOUGH_BLOCKS = 512,
     MOST_PARTS = 8,
     LEAST_PART = 2 * CHUNK,
@@ -96,14 +97,14 @@ static __device__ __forceinline__ real alpha_of(real cost) { return half_cost(co
  *
  * A chunk of both sides, [CHUNK][LEAD] each, and of every thread what its cells have added up to. */
 
-enum { X, X1, XX, WX, Y, YY, WY, ARRAYS, ARRAY = CHUNK * LEAD, TOTALS = ARRAYS * ARRAY };
+enum { X, XX, WX, X1, Y, YY, WY, ARRAYS, ARRAY = CHUNK * LEAD, TOTALS = ARRAYS * ARRAY };
 
 static size_t shared_bytes(bool gradient) {
     return (size_t)(TOTALS + (gradient ? 2 : 1) * CELLS * CELLS * THREADS) * sizeof(real);
 }
 
-/* Of a chunk's LOADS elements that this thread brings: those of a row if that is how they lie in memory, else those of
- * a column. */
+/* Row and column of the elements of a chunk that this thread brings, and the steps to its next: along the rows if that
+ * is how they lie in memory, else along the columns. */
 typedef struct share {
     int row, column, row_step, column_step;
 } share;
@@ -114,25 +115,31 @@ static __device__ __forceinline__ share share_of(const swept &side) {
     return {thread % TILE, thread / TILE, 0, THREADS / TILE};
 }
 
-/* alpha and weight; a weight that is not finite spoils the alpha, so that it shows even where the volume is 0. Behind
- * the end of the rows or columns: anything finite, the weight 0. */
+/* to = functions of the alphas and weights of TILE rows and CHUNK columns, arrays ARRAY apart. A weight that is not
+ * finite spoils its alpha, so that it shows even where the volume is 0. Behind the end of the rows or columns: anything
+ * finite, the weight 0. */
 static __device__ __forceinline__ void load_chunk(const swept &side, int64_t first_row, int64_t rows,
-                                                  int64_t first_column, int64_t columns, real (&alpha)[LOADS],
-                                                  real (&weight)[LOADS]) {
+                                                  int64_t first_column, int64_t columns, bool is_x, real *to) {
     const share mine = share_of(side);
     const int64_t row = first_row + mine.row, column = first_column + mine.column;
     const int64_t offset = row * side.row + column * side.column;
     const int64_t step = mine.row_step * side.row + mine.column_step * side.column;
+    real alpha[LOADS], weight[LOADS];
     MOVER_UNROLL
     for (int q = 0; q < LOADS; q++) {
-        const bool inside = row + q * mine.row_step < rows && column + q * mine.column_step < columns;
-        weight[q] = !inside ? real(0) : side.weight ? side.weight[offset + q * step] : real(1);
-        alpha[q] = (inside ? alpha_of(side.cost[offset + q * step]) : real(1)) + 0 * weight[q];
+        const bool exists = row + q * mine.row_step < rows && column + q * mine.column_step < columns;
+        alpha[q] = exists ? alpha_of(side.cost[offset + q * step]) : real(1);
+        weight[q] = !exists ? real(0) : side.weight ? side.weight[offset + q * step] : real(1);
     }
-}
-
-static __device__ __forceinline__ int place_of(const share &mine, int q) {
-    return (mine.column + q * mine.column_step) * LEAD + mine.row + q * mine.row_step;
+    to += mine.column * LEAD + mine.row;
+    MOVER_UNROLL
+    for (int q = 0; q < LOADS; q++, to += mine.column_step * LEAD + mine.row_step) {
+        const real value = alpha[q] + 0 * weight[q];
+        to[0] = value;
+        to[ARRAY] = value * (2 - value);
+        to[2 * ARRAY] = weight[q];
+        if (is_x) to[3 * ARRAY] = 1 - value;
+    }
 }
 
 /* ---- a chunk of the sums ------------------------------------------------------------------------------------------
@@ -200,21 +207,9 @@ static __device__ __forceinline__ void add_chunk_tested(const real *shared, int 
 /* ---- the kernel ---------------------------------------------------------------------------------------------------
  */
 
-/* The sum over the threads of a block, in thread 0. */
-static __device__ __forceinline__ double block_sum_of(double value, double *warp_sum, int warps) {
-    for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
-    if (threadIdx.x % 32 == 0) warp_sum[threadIdx.x / 32] = value;
-    __syncthreads();
-    double sum = 0;
-    if (threadIdx.x == 0)
-        for (int warp = 0; warp < warps; warp++) sum += warp_sum[warp];
-    __syncthreads();
-    return sum;
-}
-
 /* A block owns a tile of TILE x TILE cells and a part of the third set; a thread CELLS x CELLS of them, in its
- * registers. Both sides of the tile are read once, chunk by chunk, the next one while this one is summed; a cell of the
- * gradients is written once. Shared memory: shared_bytes(). */
+ * registers. Both sides of the tile are read once, chunk by chunk, which another block of the multiprocessor sums while
+ * this one waits; a cell of the gradients is written once. Shared memory: shared_bytes(). */
 template <bool gradient> static __global__ void __launch_bounds__(THREADS, 2) sum_triples(triples call) {
     MOVER_SHARED_DYNAMIC(real, shared);
     MOVER_SHARED(double, warp_sum, [THREADS / 32]);
@@ -225,6 +220,7 @@ template <bool gradient> static __global__ void __launch_bounds__(THREADS, 2) su
         int64_t here = block;
         int number = 0;
         while (here >= call.passes[number].blocks) here -= call.passes[number++].blocks;
+        __syncthreads();
         if (thread == 0) mine = call.passes[number];
         __syncthreads();
         const int64_t tile = here / call.parts, part = here % call.parts;
@@ -233,14 +229,14 @@ template <bool gradient> static __global__ void __launch_bounds__(THREADS, 2) su
         const int64_t length = (mine.summed + call.parts * CHUNK - 1) / (call.parts * CHUNK) * CHUNK;
         const int64_t begin = part * length, end = mine.summed < begin + length ? mine.summed : begin + length;
         const bool inside = first_row < mine.rows && first_column < mine.columns;
-        const share share_x = share_of(mine.x), share_y = share_of(mine.y);
-        real own[CELLS][CELLS] = {}, own2[CELLS][CELLS] = {}, x[LOADS], wx[LOADS], y[LOADS], wy[LOADS];
+        real own[CELLS][CELLS], own2[CELLS][CELLS];
         MOVER_UNROLL
         for (int a = 0; a < CELLS; a++) {
             MOVER_UNROLL
             for (int b = 0; b < CELLS; b++) {
-                const bool inside = first_row + a < mine.rows && first_column + b < mine.columns;
-                own[a][b] = inside ? alpha_of(mine.cost[(first_row + a) * mine.columns + first_column + b]) : real(1);
+                const bool exists = first_row + a < mine.rows && first_column + b < mine.columns;
+                own[a][b] = exists ? alpha_of(mine.cost[(first_row + a) * mine.columns + first_column + b]) : real(1);
+                own2[a][b] = own[a][b] * (2 - own[a][b]);
             }
         }
         MOVER_UNROLL
@@ -248,25 +244,12 @@ template <bool gradient> static __global__ void __launch_bounds__(THREADS, 2) su
             MOVER_UNROLL
             for (int b = 0; b < CELLS; b++) totals[q * CELLS * THREADS + b] = 0;
         }
-        load_chunk(mine.x, tile_row, mine.rows, begin, end, x, wx);
-        load_chunk(mine.y, tile_column, mine.columns, begin, end, y, wy);
         for (int64_t chunk = begin; chunk < end; chunk += CHUNK) {
             real sum_c[CELLS][CELLS] = {}, sum_p[CELLS][CELLS] = {};
             const int count = end - chunk < CHUNK ? (int)(end - chunk) : CHUNK;
-            MOVER_UNROLL
-            for (int q = 0; q < LOADS; q++) {
-                real *to_x = shared + place_of(share_x, q), *to_y = shared + place_of(share_y, q);
-                to_x[X * ARRAY] = x[q];
-                to_x[X1 * ARRAY] = 1 - x[q];
-                to_x[XX * ARRAY] = x[q] * (2 - x[q]);
-                to_x[WX * ARRAY] = wx[q];
-                to_y[Y * ARRAY] = y[q];
-                to_y[YY * ARRAY] = y[q] * (2 - y[q]);
-                to_y[WY * ARRAY] = wy[q];
-            }
+            load_chunk(mine.x, tile_row, mine.rows, chunk, end, true, shared + X * ARRAY);
+            load_chunk(mine.y, tile_column, mine.columns, chunk, end, false, shared + Y * ARRAY);
             __syncthreads();
-            load_chunk(mine.x, tile_row, mine.rows, chunk + CHUNK, end, x, wx);
-            load_chunk(mine.y, tile_column, mine.columns, chunk + CHUNK, end, y, wy);
             if (inside) {
                 const real least = mine.own == OWN_23
                                        ? add_chunk<gradient, true>(shared, count, own, own2, sum_c, sum_p)
@@ -305,7 +288,7 @@ template <bool gradient> static __global__ void __launch_bounds__(THREADS, 2) su
             }
         }
         if (number > 0 || !call.block_sum) continue;
-        value = block_sum_of(value, warp_sum, THREADS / 32);
+        value = mover_block_sum<THREADS>(value, warp_sum);
         if (thread == 0) call.block_sum[here] = value;
     }
 }
@@ -329,7 +312,7 @@ static __global__ void __launch_bounds__(VALUE_THREADS)
     MOVER_SHARED(double, warp_sum, [VALUE_THREADS / 32]);
     double sum = 0;
     for (int64_t block = threadIdx.x; block < count; block += VALUE_THREADS) sum += block_sum[block];
-    sum = block_sum_of(sum, warp_sum, VALUE_THREADS / 32);
+    sum = mover_block_sum<VALUE_THREADS>(sum, warp_sum);
     if (threadIdx.x == 0) *value = (real)sum;
 }
 

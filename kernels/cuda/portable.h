@@ -138,7 +138,7 @@ static inline void mover_mma_tf32(float (&d)[4], const float (&a)[4], const floa
 static inline float mover_exp2(float x) { return ::cuemu::exp2_approximate(x); }
 static inline double mover_exp2(double x) { return exp2(x); }
 
-static inline float mover_rsqrt(float x) { return 1 / sqrtf(x); }
+static inline float mover_rsqrt(float x) { return ::cuemu::approximate(1 / sqrtf(x)); }
 static inline double mover_rsqrt(double x) { return 1 / sqrt(x); }
 
 #endif
