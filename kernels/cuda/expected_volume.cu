@@ -55,8 +55,8 @@ typedef struct pass {
     int64_t rows, columns, summed; /* of the pair's matrix; of the third set */
     const real *cost, *weight;     /* (rows, columns) */
     swept x, y;                    /* (rows, summed), (columns, summed) */
-    real *grad_c, *grad_p;         /* (parts, rows, columns), or the gradients themselves where parts = 1; or NULL */
-    real *part_c, *part_p;         /* (parts, rows, columns), where parts > 1 */
+    real *grad_c, *grad_p;         /* (rows, columns), or NULL */
+    real *part_c, *part_p;         /* (parts, rows, columns); the gradients themselves where there is one part */
     int64_t across, blocks;        /* tiles along a row; blocks of the pass: parts of tiles */
 } pass;
 

@@ -61,9 +61,8 @@ template <int entries> static __device__ __forceinline__ void sum_lanes(double (
     }
 }
 
-/* The Gram matrix of W becomes its LDL^T, with W = L^-1 in the place of L where rows were nearly dependent; returns
- * prod sqrt(d_j), or 0 where a pivot is rounding, or NaN where a vector is not finite. *lost: a pivot is much smaller
- * than its |w_j|^2. */
+/* The Gram matrix of W becomes its LDL^T. Returns prod sqrt(d_j), or 0 where a pivot is rounding, or NaN where a vector
+ * is not finite. *lost: no pivot is rounding, but one is much smaller than its |w_j|^2. */
 template <int k> static __device__ __forceinline__ double factor(double (&gram)[at(k, 0)], bool *lost) {
     double least[k], poison = 0, product = 1;
     MOVER_UNROLL
