@@ -8,15 +8,16 @@
 #include "../src/internal.h"
 
 enum {
-    SCORE_STEP = 64,          /* tiles begin at multiples of it */
-    SCORE_ELEMENTS = 1 << 22, /* of a tile at most: it stays in the second-level cache */
-    SCORE_ROWS = 1024,        /* of a tile, where there are more anchors and enough groups */
-    SCORE_SIDE = 1 << 13,     /* rows of a tile at most, and columns */
-    SCORE_KEPT = 8,           /* tiles of a strip whose scores are kept together at most */
-    PANEL_ELEMENTS = 1 << 24, /* of a panel at most, but for its least width */
-    PANEL_LEAST = 2048,       /* columns */
-    CHUNK_SMALL = 16,         /* anchors of a chunk up to SCORE_ROWS of them */
-    CHUNK = SCORE_STEP        /* and beyond */
+    SCORE_STEP = 64,           /* tiles begin at multiples of it */
+    SCORE_ELEMENTS = 1 << 22,  /* of a tile at most: it stays in the second-level cache */
+    SCORE_ROWS = 1024,         /* of a tile, where there are more anchors and enough groups */
+    SCORE_MOST_ROWS = 1 << 12, /* of a tile */
+    SCORE_COLUMNS = 1 << 13,   /* of a tile or of a panel at most */
+    SCORE_KEPT = 8,            /* tiles of a strip whose scores are kept together at most */
+    PANEL_ELEMENTS = 1 << 24,  /* of a panel at most, but for its least width */
+    PANEL_LEAST = 2048,        /* columns */
+    CHUNK_SMALL = 16,          /* anchors of a chunk up to SCORE_ROWS of them */
+    CHUNK = SCORE_STEP         /* and beyond */
 };
 
 /* The equal shares, multiples of SCORE_STEP, into which `count` is divided so that none is above `most`. */
@@ -35,8 +36,9 @@ typedef struct score_plan {
 static inline score_plan score_plan_of(int64_t n, int64_t m, int64_t width) {
     score_plan plan;
     plan.rows = mover_max(1, mover_min(n, SCORE_ROWS));
-    plan.groups = score_share(m, mover_min(SCORE_SIDE, SCORE_ELEMENTS / plan.rows) / width);
-    plan.rows = score_share(n, mover_max(SCORE_ROWS, mover_min(SCORE_SIDE, SCORE_ELEMENTS / (plan.groups * width))));
+    plan.groups = score_share(m, mover_min(SCORE_COLUMNS, SCORE_ELEMENTS / plan.rows) / width);
+    plan.rows =
+        score_share(n, mover_max(SCORE_ROWS, mover_min(SCORE_MOST_ROWS, SCORE_ELEMENTS / (plan.groups * width))));
     plan.strips = mover_ceil_div(n, plan.rows);
     plan.across = mover_ceil_div(m, plan.groups);
     return plan;
@@ -44,7 +46,7 @@ static inline score_plan score_plan_of(int64_t n, int64_t m, int64_t width) {
 
 /* The backward makes the derivatives of all anchors with a panel of groups at a time, by chunks of anchors. */
 static inline int64_t score_panel_of(int64_t n, int64_t m, int64_t members) {
-    const int64_t columns = mover_max(PANEL_LEAST, mover_min(SCORE_SIDE, PANEL_ELEMENTS / mover_max(1, n)));
+    const int64_t columns = mover_max(PANEL_LEAST, mover_min(SCORE_COLUMNS, PANEL_ELEMENTS / mover_max(1, n)));
     return score_share(m, columns / members);
 }
 

@@ -141,7 +141,7 @@ TYPED_TEST(RankingOnDevice, TilesMeetAtTheirEdges) {
     auto in = random_groups<T>(2, 4200, 3, 3, 5);
     ASSERT_EQ(score_plan_of(in.n, in.m, 2).across, 2);
     this->expect_that_of_the_matrix(in, {5, 2500});
-    in = random_groups<T>(8200, 3, 2, 2, 7);
+    in = random_groups<T>(4100, 3, 2, 2, 7);
     ASSERT_GT(score_plan_of(in.n, in.m, 1).strips, 1);
     this->expect_that_of_the_matrix(in, {2});
 }

@@ -133,7 +133,7 @@ TYPED_TEST(ScoresOnDevice, BlocksMeetAtTheirEdges) {
 /* More anchors, and more groups, than a tile holds; more groups than a panel. */
 TYPED_TEST(ScoresOnDevice, TilesMeetAtTheirEdges) {
     using T = TypeParam;
-    for (const auto &size : {std::array<int64_t, 3>{8200, 1, 3}, {2, 1200, 8}}) {
+    for (const auto &size : {std::array<int64_t, 3>{4100, 1, 3}, {2, 1200, 8}}) {
         const int64_t n = size[0], m = size[1], k = size[2];
         const score_plan plan = score_plan_of(n, m, k - 1);
         ASSERT_GT(plan.strips * plan.across, 1);
@@ -141,9 +141,8 @@ TYPED_TEST(ScoresOnDevice, TilesMeetAtTheirEdges) {
         auto in = random_groups<T>(n, m, k, 16, 41);
         in.options.score = MOVER_SCORE_SPAN;
         const auto upstream = random_values<T>(n * m, 42);
-        const auto got = scores_on_device(in, this->exec());
-        EXPECT_LE(difference(got.scores, scores_on_host(in)), tolerance<T>(2e-5, 1e-12));
-        EXPECT_TRUE(same_bits(got.scores, scores_on_device(in, this->exec(), false).scores));
+        EXPECT_LE(difference(scores_on_device(in, this->exec(), false).scores, scores_on_host(in)),
+                  tolerance<T>(2e-5, 1e-12));
         expect_gradients(gradients_on_device(in, upstream, this->exec()), gradients_on_host(in, upstream));
     }
 }
@@ -290,16 +289,16 @@ TEST(ScorePlan, CoversAllPairsWithTilesInBounds) {
                 SCOPED_TRACE(testing::Message() << n << " x " << m << " x " << width);
                 ASSERT_TRUE(plan.rows >= 1 && plan.rows <= n && plan.groups >= 1 && plan.groups <= m);
                 ASSERT_LE(plan.rows * plan.groups * width, SCORE_ELEMENTS);
-                ASSERT_LE(std::max(plan.rows, plan.groups * width), SCORE_SIDE);
+                ASSERT_TRUE(plan.rows <= SCORE_MOST_ROWS && plan.groups * width <= SCORE_COLUMNS);
                 ASSERT_TRUE((plan.strips - 1) * plan.rows < n && n <= plan.strips * plan.rows);
                 ASSERT_TRUE((plan.across - 1) * plan.groups < m && m <= plan.across * plan.groups);
-                ASSERT_TRUE(plan.strips == 1 || plan.rows % SCORE_STEP == 0);
+                ASSERT_TRUE(plan.strips == 1 || (plan.rows % SCORE_STEP == 0 && plan.rows % score_chunk_of(n) == 0));
                 ASSERT_TRUE(plan.across == 1 || plan.groups % SCORE_STEP == 0);
                 /* tiles are large where there is enough to do */
                 const bool enough = n >= 1024 && m >= 1024;
                 ASSERT_TRUE(!enough || plan.rows * plan.groups * width >= SCORE_ELEMENTS / 8);
                 const int64_t panel = score_panel_of(n, m, width);
-                ASSERT_TRUE(panel >= 1 && panel <= m && panel * width <= SCORE_SIDE);
+                ASSERT_TRUE(panel >= 1 && panel <= m && panel * width <= SCORE_COLUMNS);
                 ASSERT_TRUE(n * panel * width <= std::max<int64_t>(PANEL_ELEMENTS, PANEL_LEAST * n));
             }
     const score_plan none = score_plan_of(0, 0, 2);
