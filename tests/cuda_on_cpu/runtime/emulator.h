@@ -3,10 +3,11 @@
  *
  *     report.cpp     reports, errors that stick, configuration
  *     fiber.cpp      stacks and the switch between them
- *     scheduler.cpp  runs the blocks of a launch: barriers, warp operations, order of threads
+ *     scheduler.cpp  runs the blocks of a launch, their threads in the order of the schedule
+ *     meet.cpp       where threads wait for each other: barriers, operations of a warp
  *     shared.cpp     shared memory of a block, background copies into it
  *     memory.cpp     device memory and who may touch it
- *     race.cpp       what orders two accesses; entry points of code compiled with -fsanitize=thread
+ *     race.cpp       what orders two accesses; hooks.cpp: code compiled with -fsanitize=thread tells of each
  *     no_race.cpp    the same interface for builds that do not see accesses
  *     symbol.cpp     lines of source for addresses of code
  *     stream.cpp     streams and events
@@ -171,6 +172,7 @@ extern struct running_now {
     launch_run *launch;
     block_run *block;
     cuemu::thread *thread;
+    std::vector<block_run> slots; /* for the blocks that run at a time; kept from launch to launch */
 } now;
 inline thread &this_thread() { return *now.thread; }
 inline block_run &this_block() { return *now.block; }
@@ -178,6 +180,8 @@ inline launch_run &this_launch() { return *now.launch; }
 random_numbers &this_random();
 /* "kernel k, block (0,0,0), thread (1,0,0)" */
 std::string describe(const thread &t);
+/* A thread has returned: those that waited for it alone go on. (meet.cpp) */
+void wait_no_longer_for(const thread &t, block_run &block);
 /* Ends the launch after a report: the calling thread does not come back. */
 [[noreturn]] void abandon_launch();
 
@@ -226,7 +230,17 @@ struct device_access {
     device_access &operator=(const device_access &) = delete;
 };
 
-/* ---- race detection (race.cpp, no_race.cpp) ---- */
+/* ---- race detection (race.cpp, hooks.cpp; no_race.cpp) ---- */
+
+/* An access by the running thread. */
+struct access {
+    uintptr_t address;
+    size_t bytes;
+    bool write, atomic;
+    uint32_t caller; /* code_offset() */
+};
+void race_access(const access &a);
+void race_misaligned(const access &a);
 
 void race_begin_launch(launch_run &launch);
 void race_end_launch();

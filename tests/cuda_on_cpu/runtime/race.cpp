@@ -2,9 +2,8 @@
  * race.cpp: finds two accesses to the same bytes that nothing orders, one of them a write, and reads of bytes that
  * nobody has written.
  *
- * The kernels of the race build are compiled with -fsanitize=thread, which calls the functions at the end of this file
- * at every access; libtsan is not linked. What has been recorded about each word is compared with what orders two
- * accesses on a device:
+ * The kernels of the race build tell of every access, see hooks.cpp. What has been recorded about each word is compared
+ * with what orders two accesses on a device:
  *
  *   phase    launches and barriers of the grid: all that happened in an earlier phase is ordered
  *   epoch    barriers of the block: all that the block did in an earlier epoch is ordered
@@ -205,19 +204,14 @@ static bool same_moment(const access_record &a, const access_record &b) {
 
 /* ---- an access ---- */
 
-struct access_kind {
-    bool write, atomic, shared;
-};
-
-static std::string tell(const access_kind &kind, const actor &me) {
-    return std::string(kind.shared ? "shared memory: " : "device memory: ") + (kind.write ? "write by " : "read by ") +
+static std::string tell(const access &a, bool shared, const actor &me) {
+    return std::string(shared ? "shared memory: " : "device memory: ") + (a.write ? "write by " : "read by ") +
            describe(me.t);
 }
 
-static void find_race(const access_kind &kind, const actor &me, const access_record &mine, const access_record &p,
-                      const char *what) {
-    find(RACE, tell(kind, me) + text(" and %s by block %u, thread %u, unordered,", what, p.block, p.thread),
-         mine.caller, p.caller);
+static void find_race(const access &a, bool shared, const actor &me, const access_record &p, const char *what) {
+    find(RACE, tell(a, shared, me) + text(" and %s by block %u, thread %u, unordered,", what, p.block, p.thread),
+         a.caller, p.caller);
 }
 
 /* Two readers are kept, of different warps if there are. */
@@ -229,43 +223,45 @@ static inline void keep_reader(word &w, const access_record &mine, const actor &
         second = mine;
 }
 
-static inline void check_word(word &w, const access_record &mine, const access_kind &kind, const actor &me) {
+static inline void check_word(word &w, const access_record &mine, const access &a, bool shared, const actor &me) {
     if (w.copy_caller)
-        find(RACE, tell(kind, me) + text(" before thread %u waits for its background copy,", w.copy_thread),
-             mine.caller, w.copy_caller);
-    if ((!kind.write || kind.atomic) && (mine.bytes & ~w.written))
-        find(UNINITIALISED, tell(kind, me) + " of what was never written", mine.caller);
-    if (conflict(w.write, mine, me)) find_race(kind, me, mine, w.write, "write");
-    if (!kind.write) {
+        find(RACE, tell(a, shared, me) + text(" before thread %u waits for its background copy,", w.copy_thread),
+             a.caller, w.copy_caller);
+    if ((!a.write || a.atomic) && (mine.bytes & ~w.written))
+        find(UNINITIALISED, tell(a, shared, me) + " of what was never written", a.caller);
+    if (conflict(w.write, mine, me)) find_race(a, shared, me, w.write, "write");
+    if (!a.write) {
         keep_reader(w, mine, me);
         return;
     }
     for (const access_record &r : w.readers)
-        if (conflict(r, mine, me)) find_race(kind, me, mine, r, "read");
+        if (conflict(r, mine, me)) find_race(a, shared, me, r, "read");
     const uint8_t before = same_moment(w.write, mine) ? w.write.bytes : uint8_t(0);
     w.write = mine;
     w.write.bytes |= before;
     w.written |= mine.bytes;
 }
 
-/* Shared memory: the words from `address`, which may lie outside every variable. */
-static word *shared_words(uintptr_t address, size_t bytes, uint32_t caller, const actor &me) {
+/* Shared memory: the words from the address, which may lie outside every variable. */
+static word *shared_words(const access &a, const actor &me) {
     const shared_memory &memory = me.block.shared;
-    const char *byte = reinterpret_cast<const char *>(address);
+    const char *byte = reinterpret_cast<const char *>(a.address);
+    word *words = word_at(me.clocks.words, memory.arena, a.address);
     for (const shared_variable &v : memory.variables)
-        if (byte >= v.begin && byte + bytes <= v.begin + v.bytes)
-            return word_at(me.clocks.words, memory.arena, address);
-    find(BOUNDS, "access outside every shared variable by " + describe(me.t), caller);
-    return word_at(me.clocks.words, memory.arena, address);
+        if (byte >= v.begin && byte + a.bytes <= v.begin + v.bytes) return words;
+    find(BOUNDS, "access outside every shared variable by " + describe(me.t), a.caller);
+    return words;
 }
 
-static word *device_words(uintptr_t address, size_t bytes, bool write, uint32_t caller, const actor &me) {
-    const void *const begin = reinterpret_cast<const void *>(address);
-    const allocation *a = find_allocation(begin);
-    if (a && is_device_range(begin, bytes)) return word_at(static_cast<word *>(a->shadow), a->begin, address);
+static word *device_words(const access &a, const actor &me) {
+    const void *const begin = reinterpret_cast<const void *>(a.address);
+    const allocation *memory = find_allocation(begin);
+    if (memory && is_device_range(begin, a.bytes))
+        return word_at(static_cast<word *>(memory->shadow), memory->begin, a.address);
     find(BOUNDS,
-         text("%s of %zu bytes outside every device allocation by ", write ? "write" : "read", bytes) + describe(me.t),
-         caller);
+         text("%s of %zu bytes outside every device allocation by ", a.write ? "write" : "read", a.bytes) +
+             describe(me.t),
+         a.caller);
     abandon_launch();
 }
 
@@ -274,57 +270,59 @@ static bool within(uintptr_t address, const void *begin, size_t bytes) {
 }
 
 /* Neither shared nor device memory. Constants of the program, threadIdx and its like, and arguments are fine. */
-static void check_elsewhere(uintptr_t address, uint32_t caller, const actor &me) {
+static void check_elsewhere(const access &a, const actor &me) {
     const block_run &block = me.block;
     const launch_request &request = this_launch().request;
-    if (within(address, &__executable_start, static_cast<size_t>(&_end - &__executable_start)) ||
-        within(address, block.threads.data(), block.threads.size() * sizeof(thread)) ||
-        within(address, &block, sizeof block) || within(address, request.arguments, request.argument_bytes))
+    if (within(a.address, &__executable_start, static_cast<size_t>(&_end - &__executable_start)) ||
+        within(a.address, block.threads.data(), block.threads.size() * sizeof(thread)) ||
+        within(a.address, &block, sizeof block) || within(a.address, request.arguments, request.argument_bytes))
         return;
-    if (on_any_stack(address))
-        find(RACE, "a local variable of another thread is used by " + describe(me.t), caller);
+    if (on_any_stack(a.address))
+        find(RACE, "a local variable of another thread is used by " + describe(me.t), a.caller);
     else
-        find(POINTER, "host memory is used by " + describe(me.t), caller);
+        find(POINTER, "host memory is used by " + describe(me.t), a.caller);
 }
 
-static void access(uintptr_t address, size_t bytes, bool write, bool atomic, uint32_t caller) {
+void race_access(const access &a) {
     const thread &t = this_thread();
-    if (address - reinterpret_cast<uintptr_t>(t.machine.stack) < t.machine.stack_bytes) return;
+    if (within(a.address, t.machine.stack, t.machine.stack_bytes)) return;
     const block_run &block = this_block();
     const actor me = {t, block, *block.clocks};
-    const access_kind kind = {write, atomic, within(address, block.shared.arena, SHARED_ARENA)};
-    word *w;
-    if (kind.shared)
-        w = shared_words(address, bytes, caller, me);
-    else if (in_device_arena(address))
-        w = device_words(address, bytes, write, caller, me);
-    else
-        return check_elsewhere(address, caller, me);
+    const bool shared = within(a.address, block.shared.arena, SHARED_ARENA);
+    if (!shared && !in_device_arena(a.address)) {
+        check_elsewhere(a, me);
+        return;
+    }
+    word *w = shared ? shared_words(a, me) : device_words(a, me);
     access_record mine = {phase,
                           block.number,
                           me.clocks.epoch,
                           me.clocks.threads[t.number].clock[t.lane],
-                          caller,
+                          a.caller,
                           static_cast<uint16_t>(t.number),
                           0,
-                          atomic};
-    for (uintptr_t at = address; at < address + bytes; w++) {
-        const uintptr_t end = std::min((at & ~uintptr_t(3)) + 4, address + bytes);
+                          a.atomic};
+    for (uintptr_t at = a.address; at < a.address + a.bytes; w++) {
+        const uintptr_t end = std::min((at & ~uintptr_t(3)) + 4, a.address + a.bytes);
         mine.bytes = static_cast<uint8_t>(((1u << (end - at)) - 1) << (at & 3));
-        if (kind.shared && w->owner != me.clocks.run) {
+        if (shared && w->owner != me.clocks.run) {
             *w = word();
             w->owner = me.clocks.run;
         }
-        check_word(*w, mine, kind, me);
+        check_word(*w, mine, a, shared, me);
         at = end;
     }
+}
+
+void race_misaligned(const access &a) {
+    find(BOUNDS, text("misaligned access of %zu bytes by ", a.bytes) + describe(this_thread()), a.caller);
 }
 
 void atomic_access(const volatile void *address, size_t bytes, const void *caller) {
     if (!current) return;
     const thread &t = this_thread();
     const uintptr_t at = reinterpret_cast<uintptr_t>(address);
-    access(at, bytes, true, true, code_offset(caller));
+    race_access({at, bytes, true, true, code_offset(caller)});
     thread_clock &own = clock_of(t);
     auto &points = released[at];
     for (const auto &entry : points) own.seen.push_back(entry.second);
@@ -332,6 +330,13 @@ void atomic_access(const volatile void *address, size_t bytes, const void *calle
 }
 
 /* ---- background copies ---- */
+
+static access reads(const async_copy &copy) {
+    return {reinterpret_cast<uintptr_t>(copy.from), static_cast<size_t>(copy.from_bytes), false, false, copy.caller};
+}
+static access writes(const async_copy &copy) {
+    return {reinterpret_cast<uintptr_t>(copy.to), static_cast<size_t>(copy.bytes), true, false, copy.caller};
+}
 
 static void claim(const async_copy &copy, uint32_t caller) {
     const block_run &block = this_block();
@@ -343,14 +348,14 @@ static void claim(const async_copy &copy, uint32_t caller) {
 }
 
 void race_begin_copy(const async_copy &copy) {
-    access(reinterpret_cast<uintptr_t>(copy.from), static_cast<size_t>(copy.from_bytes), false, false, copy.caller);
-    access(reinterpret_cast<uintptr_t>(copy.to), static_cast<size_t>(copy.bytes), true, false, copy.caller);
+    if (copy.from_bytes) race_access(reads(copy));
+    race_access(writes(copy));
     claim(copy, copy.caller);
 }
 
 void race_end_copy(const async_copy &copy) {
     claim(copy, 0);
-    access(reinterpret_cast<uintptr_t>(copy.to), static_cast<size_t>(copy.bytes), true, false, copy.caller);
+    race_access(writes(copy));
 }
 
 /* ---- memory that others write ---- */
@@ -384,40 +389,4 @@ bool race_is_written(const void *address, size_t bytes) {
     return all;
 }
 
-/* ---- what code compiled with -fsanitize=thread calls ---- */
-
-static inline void hook(void *address, size_t bytes, bool write, const void *caller) {
-    if (current) access(reinterpret_cast<uintptr_t>(address), bytes, write, false, code_offset(caller));
-}
-
-static inline void aligned_hook(void *address, size_t bytes, bool write, const void *caller) {
-    if (!current) return;
-    if (reinterpret_cast<uintptr_t>(address) % bytes)
-        find(BOUNDS, text("misaligned access of %zu bytes by ", bytes) + describe(this_thread()), code_offset(caller));
-    hook(address, bytes, write, caller);
-}
-
 } // namespace cuemu
-
-using namespace cuemu;
-
-#define CUEMU_HERE __builtin_return_address(0)
-#define CUEMU_HOOKS(bytes)                                                                                             \
-    void __tsan_read##bytes(void *p) { aligned_hook(p, bytes, false, CUEMU_HERE); }                                    \
-    void __tsan_write##bytes(void *p) { aligned_hook(p, bytes, true, CUEMU_HERE); }                                    \
-    void __tsan_unaligned_read##bytes(void *p) { hook(p, bytes, false, CUEMU_HERE); }                                  \
-    void __tsan_unaligned_write##bytes(void *p) { hook(p, bytes, true, CUEMU_HERE); }                                  \
-    void __tsan_volatile_read##bytes(void *p) { aligned_hook(p, bytes, false, CUEMU_HERE); }                           \
-    void __tsan_volatile_write##bytes(void *p) { aligned_hook(p, bytes, true, CUEMU_HERE); }
-extern "C" {
-CUEMU_HOOKS(1)
-CUEMU_HOOKS(2)
-CUEMU_HOOKS(4)
-CUEMU_HOOKS(8)
-CUEMU_HOOKS(16)
-void __tsan_read_range(void *p, unsigned long bytes) { hook(p, bytes, false, CUEMU_HERE); }
-void __tsan_write_range(void *p, unsigned long bytes) { hook(p, bytes, true, CUEMU_HERE); }
-void __tsan_func_entry(void *) {}
-void __tsan_func_exit() {}
-void __tsan_init() {}
-}
