@@ -12,7 +12,7 @@ static inline void hook(void *address, size_t bytes, bool write, const void *cal
 
 static inline void aligned_hook(void *address, size_t bytes, bool write, const void *caller) {
     if (!current) return;
-    const access a = {reinterpret_cast<uintptr_t>(address), bytes, write, false, code_offset(caller)};
+    const cuemu::access a = {reinterpret_cast<uintptr_t>(address), bytes, write, false, code_offset(caller)};
     if (a.address % bytes) race_misaligned(a);
     race_access(a);
 }
