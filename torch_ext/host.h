@@ -41,19 +41,25 @@ inline void check_status(const char *op, mover_status status) {
     if (status != MOVER_OK) fail(op, mover_last_error(), " (", mover_status_string(status), ")");
 }
 
-// An output of the size of a cost matrix, from torch's allocator. On the CPU the memory of a large one is asked for in
-// huge pages: the first touch of a page costs as much as computing what goes there.
-Tensor new_matrix(const Tensor &like, const Sizes &sizes);
+// Memory of the device of `like`, in bytes, used or not.
+double device_memory(const Tensor &like);
 
-// Scratch memory from torch's allocator; none where a call needs none.
+// Advice about memory that is about to be written. On the CPU a large block is asked for in huge pages: the first touch
+// of a page costs as much as computing what goes there.
+void prepare_memory(void *memory, size_t bytes);
+
+// A tensor that grows with the product of batch sizes, of the type of `like` unless another is given. Raises
+// "mover::<op>: … needs 640.0 GB …" where the device cannot have it.
+Tensor new_large(const char *op, const Tensor &like, const Sizes &sizes,
+                 std::optional<torch::headeronly::ScalarType> dtype = std::nullopt);
+
+// Scratch memory; none where a call needs none.
 struct Workspace {
     std::optional<Tensor> storage;
     size_t bytes;
 
     void *data() const { return storage.has_value() ? storage->mutable_data_ptr() : nullptr; }
 };
-
-Workspace allocate(const Tensor &like, size_t bytes);
 
 // The workspace of a call: `measure` is its _workspace_size function.
 template <class Desc>
@@ -62,7 +68,8 @@ Workspace workspace_for(const char *op, const Tensor &like,
                         const Host &host) {
     size_t bytes = 0;
     check_status(op, measure(&desc, &bytes, host.exec()));
-    return allocate(like, bytes);
+    if (bytes == 0) return {std::nullopt, 0};
+    return {new_large(op, like, Sizes{static_cast<int64_t>(bytes)}, torch::headeronly::ScalarType::Byte), bytes};
 }
 
 } // namespace mover_torch

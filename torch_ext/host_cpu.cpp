@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 
+#include <unistd.h>
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -59,8 +60,14 @@ int gemm(void * /*host*/, mover_dtype dtype, int transpose_a, int transpose_b, i
     return 0;
 }
 
+} // namespace
+
+double device_memory(const Tensor & /*like*/) {
+    return static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+}
+
 // Only a hint: a system without huge pages leaves the memory as it is.
-void prefer_huge_pages(void *memory, size_t bytes) {
+void prepare_memory(void *memory, size_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
     constexpr uintptr_t huge_page = uintptr_t{1} << 21;
     if (bytes < 4 * huge_page) return;
@@ -73,14 +80,6 @@ void prefer_huge_pages(void *memory, size_t bytes) {
 #endif
 }
 
-} // namespace
-
-Tensor new_matrix(const Tensor &like, const Sizes &sizes) {
-    Tensor matrix = torch::stable::new_empty(like, sizes);
-    prefer_huge_pages(matrix.mutable_data_ptr(), static_cast<size_t>(matrix.numel()) * matrix.element_size());
-    return matrix;
-}
-
 struct Host::Device {};
 
 Host::Host(const Tensor & /*like*/, std::initializer_list<int64_t> products, bool /*factorizes*/) {
@@ -90,13 +89,5 @@ Host::Host(const Tensor & /*like*/, std::initializer_list<int64_t> products, boo
 }
 
 Host::~Host() = default;
-
-Workspace allocate(const Tensor &like, size_t bytes) {
-    if (bytes == 0) return {std::nullopt, 0};
-    Tensor storage =
-        torch::stable::new_empty(like, Sizes{static_cast<int64_t>(bytes)}, torch::headeronly::ScalarType::Byte);
-    prefer_huge_pages(storage.mutable_data_ptr(), bytes);
-    return {storage, bytes};
-}
 
 } // namespace mover_torch

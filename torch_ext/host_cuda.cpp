@@ -2,10 +2,12 @@
 // own, which torch does not lend.
 #include "host.h"
 
+#include <limits>
 #include <map>
 #include <mutex>
 #include <vector>
 
+#include <cuda_runtime.h>
 #include <cusolverDn.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
@@ -73,12 +75,13 @@ Host::Host(const Tensor &like, std::initializer_list<int64_t> products, bool fac
 
 Host::~Host() = default;
 
-Tensor new_matrix(const Tensor &like, const Sizes &sizes) { return torch::stable::new_empty(like, sizes); }
-
-Workspace allocate(const Tensor &like, size_t bytes) {
-    if (bytes == 0) return {std::nullopt, 0};
-    return {torch::stable::new_empty(like, Sizes{static_cast<int64_t>(bytes)}, torch::headeronly::ScalarType::Byte),
-            bytes};
+double device_memory(const Tensor &like) {
+    cudaDeviceProp properties;
+    if (cudaGetDeviceProperties(&properties, like.get_device_index()) != cudaSuccess)
+        return std::numeric_limits<double>::infinity();
+    return static_cast<double>(properties.totalGlobalMem);
 }
+
+void prepare_memory(void * /*memory*/, size_t /*bytes*/) {}
 
 } // namespace mover_torch

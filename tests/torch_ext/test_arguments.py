@@ -257,3 +257,17 @@ def test_tensors_of_two_types_are_refused(name):
             RuntimeError, match=rf"mover::{called}: \w+ must have the dtype of \w+ \(float32\), got float64"
         ):
             operator(name)(*mixed)
+
+
+@pytest.mark.parametrize("name", ["cost", "transport", "volume_scores"])
+def test_more_than_the_memory_holds(name):
+    """One sentence with the size, before anything is asked of the system; later calls are fine."""
+    x = torch.ones(1, 3).expand(30_000_000, 3)  # 3600 TB, and no memory of its own worth mentioning
+    others = x[:, None] if name == "volume_scores" else x
+    with pytest.raises(RuntimeError) as caught:
+        operator(name)(x, others, *((None, None, *SOLVE) if name == "transport" else ()))
+    assert str(caught.value).startswith(
+        f"mover::{name}: a result of shape (30000000, 30000000) needs 3600000.0 GB, and the device has "
+    )
+    assert "make the batch smaller" in str(caught.value)
+    assert torch.isfinite(operator("cost")(X, Y)).all()

@@ -20,7 +20,7 @@ Tensor cost(const Tensor &x_, const Tensor &y_, std::string precision) {
     const RowSets sets = check_rows(op, x_, y_);
     const mover_cost_desc desc = describe(op, x_, sets, precision);
     const Tensor x = dense(x_), y = dense(y_);
-    const Tensor result = new_matrix(x, join(sets.leading, {sets.n, sets.m}));
+    const Tensor result = new_large(op, x, join(sets.leading, {sets.n, sets.m}));
     const Host host(x, {sets.n, sets.m, sets.d});
     const Workspace workspace = workspace_for(op, x, mover_cost_forward_workspace_size, desc, host);
     check_status(op, mover_cost_forward(&desc, data_of(x), data_of(y), output(result), workspace.data(),

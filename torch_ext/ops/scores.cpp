@@ -58,8 +58,8 @@ std::tuple<Tensor, Tensor> forward(const char *op, const Tensor &anchor_, const 
         describe(op, anchor_, others_, mask_, parse_score(op, score, false), parse_precision(op, precision, anchor_));
     const Tensor anchor = dense(anchor_), others = dense(others_);
     const std::optional<Tensor> mask = dense_or_none(mask_);
-    const Tensor scores = new_empty(anchor, Sizes{desc.n, desc.m});
-    const Tensor alphas = new_empty(anchor, keep ? Sizes{desc.n, desc.m, desc.k - 1} : Sizes{0});
+    const Tensor scores = new_large(op, anchor, Sizes{desc.n, desc.m});
+    const Tensor alphas = new_large(op, anchor, keep ? Sizes{desc.n, desc.m, desc.k - 1} : Sizes{0});
     const Host host = host_for(anchor, desc);
     const Workspace workspace = workspace_for(op, anchor, mover_volume_scores_forward_workspace_size, desc, host);
     check_status(op,

@@ -71,7 +71,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sinkhorn(const Tensor &cost_,
     const std::optional<Tensor> a = check_marginal(op, "a", a_, leading, desc.n, "cost", cost_);
     const std::optional<Tensor> b = check_marginal(op, "b", b_, leading, desc.m, "cost", cost_);
     const Tensor cost = dense(cost_);
-    const Tensor plan = new_matrix(cost, sizes_of(cost));
+    const Tensor plan = new_large(op, cost, sizes_of(cost));
     const Tensor f = new_empty(cost, join(leading, {desc.n})), g = new_empty(cost, join(leading, {desc.m}));
     const Tensor n_iter = new_empty(cost, leading, ScalarType::Int), error = new_empty(cost, leading);
     const Host host(cost);
@@ -90,7 +90,7 @@ std::tuple<Tensor, Tensor, Tensor> sinkhorn_backward(const Tensor &grad_plan_, c
     check_needs(op, needs, 3);
     const Sizes leading = leading_sizes(plan_, 2);
     const Tensor grad_plan = dense(grad_plan_), plan = dense(plan_);
-    const Tensor grad_cost = new_matrix(plan, sizes_of(plan)); // the library always writes it
+    const Tensor grad_cost = new_large(op, plan, sizes_of(plan)); // the library always writes it
     const Tensor grad_a = new_empty(plan, needs[1] ? join(leading, {desc.n}) : Sizes{0});
     const Tensor grad_b = new_empty(plan, needs[2] ? join(leading, {desc.m}) : Sizes{0});
     const Host host(plan);
@@ -111,7 +111,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> transport(const Tenso
     const std::optional<Tensor> a = check_marginal(op, "a", a_, sets.leading, sets.n, "x", x_);
     const std::optional<Tensor> b = check_marginal(op, "b", b_, sets.leading, sets.m, "x", x_);
     const Tensor x = dense(x_), y = dense(y_);
-    const Tensor plan = new_matrix(x, join(sets.leading, {sets.n, sets.m})), cost = new_matrix(x, sizes_of(plan));
+    const Tensor plan = new_large(op, x, join(sets.leading, {sets.n, sets.m})), cost = new_large(op, x, sizes_of(plan));
     const Tensor f = new_empty(x, join(sets.leading, {sets.n})), g = new_empty(x, join(sets.leading, {sets.m}));
     const Tensor n_iter = new_empty(x, sets.leading, ScalarType::Int), error = new_empty(x, sets.leading);
     const Host host(x, {sets.n, sets.m, sets.d});

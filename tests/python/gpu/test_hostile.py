@@ -156,9 +156,9 @@ def test_refused(message, device):
 
 def test_more_than_the_memory_holds(device):
     x = torch.rand(1 << 21, 1, device=device)
-    with pytest.raises(RuntimeError, match=r"(?i)memory"):
+    with pytest.raises(RuntimeError, match=r"needs .* GB"):
         ops.cost(x, x)
-    with pytest.raises(RuntimeError, match=r"(?i)memory"):
+    with pytest.raises(RuntimeError, match=r"needs .* GB"):
         ops.transport(x, x)
     assert ops.volume_rank(x[:10], x[:20, None], torch.arange(10, device=device)).better.shape == (10,)
 
