@@ -22,9 +22,11 @@ mover_status mover_device_now(const char *function, mover_device *device) {
 }
 
 mover_status mover_allow_shared(const char *function, const void *kernel, size_t shared_bytes) {
-    if (shared_bytes <= 48 * 1024) return MOVER_OK;
-    return mover_cuda_check(
-        function, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes));
+    mover_device device;
+    if (shared_bytes + MOVER_STATIC_SHARED <= MOVER_SHARED_ALWAYS) return MOVER_OK;
+    MOVER_TRY(mover_device_now(function, &device));
+    return mover_cuda_check(function, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                           device.shared_bytes - MOVER_STATIC_SHARED));
 }
 
 mover_status mover_cooperative_blocks(const char *function, const void *kernel, int threads, size_t shared_bytes,

@@ -11,9 +11,9 @@
 
 #include "real.h"
 
+#include "drive.cuh"
 #include "finish.cuh"
 #include "sinkhorn.h"
-#include "ticks.cuh"
 
 namespace {
 
@@ -88,33 +88,9 @@ typedef struct block_state {
 
 } // namespace
 
-/* Problem p at the start of a tick: its arrays, and what is to be done. All threads of the block. */
-template <class S>
-static __device__ void enter_rows(const sinkhorn_call &call, int64_t p, int64_t tick, unsigned char *shared,
-                                  block_state &here) {
+/* Whether the pass over the rows reads the costs, or the kernel that it left. All threads of the block. */
+static __device__ void look_at_scales(block_state &here) {
     control &s = here.s;
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        problem_make<S>(call, p, tick, shared, &here.q);
-        if (tick == 0)
-            control_begin(s, call.options);
-        else if (S::team == PLANNER_GRID)
-            s = call.states[((tick - 1) & 1) * call.batch.batch + p];
-    }
-    __syncthreads();
-    if (tick > 0 && threadIdx.x < WARP) {
-        const schur_system &y = here.q.system;
-        const double *row_part = y.row_part + ((tick & 1) ? -1 : 1) * ROW_NUMBERS * y.chunks;
-        const int32_t mode = s.mode;
-        double row[ROW_NUMBERS] = {}, column[COLUMN_NUMBERS] = {}, vector[VECTOR_NUMBERS] = {};
-        if (mode != PREPARE && mode != STEP && mode != MOVE && mode != LEAVE)
-            load_numbers(row, row_part, y.chunks, false);
-        if (mode != MOVE) load_numbers(column, y.column_part, y.column_items, false);
-        if (mode == STEP) load_numbers(vector, y.vector_part, y.vector_items, true);
-        __syncwarp();
-        if (threadIdx.x == 0) control_decide(s, call.options, row, column, vector);
-    }
-    __syncthreads();
     int from_cost = s.mode == FIRST || (s.mode == TRY && !s.by_scales);
     if (s.mode == ITERATE || s.mode == ENTER) from_cost = s.force || is_stretched(here.q, (real)s.over);
     from_cost = __syncthreads_or(from_cost);
@@ -195,110 +171,41 @@ static __device__ void columns_item(int64_t item, block_state &here) {
     }
 }
 
-/* How far a step of conjugate gradients goes. All threads of the block. */
-static __device__ void enter_vectors(block_state &here) {
-    if (threadIdx.x < WARP) {
-        const schur_system &y = here.q.system;
-        double column[COLUMN_NUMBERS];
-        load_numbers(column, y.column_part, y.column_items, false);
-        if (threadIdx.x == 0) schur_length(here.s.cg, column, &here.length, &here.mean);
-    }
-    __syncthreads();
-}
+namespace {
 
-static __device__ void vectors_item(int64_t item, block_state &here) {
-    const sinkhorn_problem &q = here.q;
-    schur_vectors(q.system, here.length, here.mean, q.b, q.uniform_b, item, here.scratch);
-}
+/* See drive.cuh. */
+struct sinkhorn_work {
+    typedef sinkhorn_call call;
+    typedef control state;
+    typedef block_state block;
 
-/* One problem by a block. */
-template <class S>
-static __device__ void solve_alone(const sinkhorn_call &call, int64_t p, unsigned char *shared, block_state &here,
-                                   int &turn) {
-    for (int64_t tick = 0;; tick++) {
-        enter_rows<S>(call, p, tick, shared, here);
-        rows_item<S>(call, p, 0, here, turn);
-        team_barrier<S>();
-        if (is_last(here.s.mode)) break;
-        for (int64_t item = 0; item < call.plan.column_items; item++) columns_item(item, here);
-        team_barrier<S>();
-        if (here.s.mode != STEP) continue;
-        enter_vectors(here);
-        for (int64_t item = 0; item < call.plan.vector_items; item++) vectors_item(item, here);
-        team_barrier<S>();
+    template <class S>
+    static __device__ void place(const call &c, int64_t p, int64_t tick, unsigned char *shared, block &here) {
+        problem_make<S>(c, p, tick, shared, &here.q);
     }
-}
+    static __device__ const schur_system &system(const block &here) { return here.q.system; }
+    static __device__ void begin(const call &c, state &s) { control_begin(s, c.options); }
+    static __device__ bool has_row_numbers(int32_t mode) {
+        return mode != PREPARE && mode != STEP && mode != MOVE && mode != LEAVE;
+    }
+    static __device__ bool has_column_numbers(int32_t mode) { return mode != MOVE; }
+    static __device__ bool has_vectors(int32_t mode) { return mode == STEP; }
+    static __device__ bool is_last(int32_t mode) { return ::is_last(mode); }
+    static __device__ void decide(const call &c, state &s, const double (&row)[ROW_NUMBERS],
+                                  const double (&column)[COLUMN_NUMBERS], const double (&vector)[VECTOR_NUMBERS]) {
+        control_decide(s, c.options, row, column, vector);
+    }
+    static __device__ void look(block &here) { look_at_scales(here); }
+    template <class S> static __device__ void rows(const call &c, int64_t p, int64_t chunk, block &here, int &turn) {
+        rows_item<S>(c, p, chunk, here, turn);
+    }
+    static __device__ void columns(int64_t item, block &here) { columns_item(item, here); }
+    static __device__ void vectors(int64_t item, block &here) {
+        schur_vectors(here.q.system, here.length, here.mean, here.q.b, here.q.uniform_b, item, here.scratch);
+    }
+};
 
-/* Problem p in the later phases of a tick: as the phase of the rows has left it. */
-template <class S>
-static __device__ void enter_again(const sinkhorn_call &call, int64_t p, int64_t tick, unsigned char *shared,
-                                   block_state &here) {
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        problem_make<S>(call, p, tick, shared, &here.q);
-        here.s = call.states[(tick & 1) * call.batch.batch + p];
-    }
-    __syncthreads();
-}
-
-/* The list for the next tick. By the first warp of block 0. */
-static __device__ void next_list(const sinkhorn_call &call, int64_t tick, int64_t count) {
-    const int64_t batch = call.batch.batch;
-    int64_t kept = 0;
-    int vectors = 0;
-    for (int64_t first = 0; first < count; first += WARP) {
-        const int64_t k = first + threadIdx.x, p = k < count ? listed(call.lists, batch, tick, k) : -1;
-        const int32_t mode = p >= 0 ? call.states[(tick & 1) * batch + p].mode : SHIFT;
-        vectors |= __any_sync(0xffffffffu, mode == STEP);
-        list_keep(call.lists, batch, tick, p, !is_last(mode), &kept);
-    }
-    if (threadIdx.x > 0) return;
-    call.lists.counts[((tick + 1) & 1) * 2] = kept;
-    call.lists.counts[((tick + 1) & 1) * 2 + 1] = vectors;
-}
-
-/* The whole batch by all blocks. */
-template <class S>
-static __device__ void solve_together(const sinkhorn_call &call, unsigned char *shared, block_state &here, int &turn) {
-    const int64_t batch = call.batch.batch, chunks = call.plan.chunks;
-    int64_t count = batch, first, last;
-    for (int64_t tick = 0; count > 0; tick++) {
-        int64_t present = -1;
-        team_items<S>(count * chunks, &first, &last);
-        for (int64_t item = first; item < last; item++) {
-            const int64_t p = listed(call.lists, batch, tick, item / chunks), chunk = item % chunks;
-            if (p != present) enter_rows<S>(call, p, tick, shared, here);
-            present = p;
-            rows_item<S>(call, p, chunk, here, turn);
-            if (chunk == 0 && threadIdx.x == 0) call.states[(tick & 1) * batch + p] = here.s;
-        }
-        team_barrier<S>();
-        team_items<S>(count * call.plan.column_items, &first, &last);
-        for (int64_t item = first; item < last; item++) {
-            const int64_t p = listed(call.lists, batch, tick, item / call.plan.column_items);
-            if (p != present) enter_again<S>(call, p, tick, shared, here);
-            present = p;
-            columns_item(item % call.plan.column_items, here);
-        }
-        if (blockIdx.x == 0 && threadIdx.x < WARP) next_list(call, tick, count);
-        team_barrier<S>();
-        if (call.lists.counts[((tick + 1) & 1) * 2 + 1]) {
-            team_items<S>(count * call.plan.vector_items, &first, &last);
-            int64_t ready = -1;
-            for (int64_t item = first; item < last; item++) {
-                const int64_t p = listed(call.lists, batch, tick, item / call.plan.vector_items);
-                if (p != present) enter_again<S>(call, p, tick, shared, here);
-                present = p;
-                if (here.s.mode != STEP) continue;
-                if (p != ready) enter_vectors(here);
-                ready = p;
-                vectors_item(item % call.plan.vector_items, here);
-            }
-            team_barrier<S>();
-        }
-        count = call.lists.counts[((tick + 1) & 1) * 2];
-    }
-}
+} // namespace
 
 /* Solves a batch. Team BLOCK: a block has whole problems, their kernel, vectors and sums in its shared memory, n m
  * numbers and some; the costs are read once, and again where the kernel is made again. Team GRID: all blocks have a
@@ -307,13 +214,7 @@ static __device__ void solve_together(const sinkhorn_call &call, unsigned char *
 template <class S> static __global__ void __launch_bounds__(THREADS, 2) sinkhorn_kernel(sinkhorn_call call) {
     MOVER_SHARED_DYNAMIC(unsigned char, shared);
     MOVER_SHARED(block_state, here, [1]);
-    int turn = 0;
-    if constexpr (S::team == PLANNER_GRID) {
-        solve_together<S>(call, shared, here[0], turn);
-    } else {
-        for (int64_t p = blockIdx.x; p < call.batch.batch; p += gridDim.x)
-            solve_alone<S>(call, p, shared, here[0], turn);
-    }
+    drive<S, sinkhorn_work>(call, shared, here[0]);
 }
 
 /* ---- host ------------------------------------------------------------------------------------------------------- */

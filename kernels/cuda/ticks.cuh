@@ -79,12 +79,8 @@ static __device__ __forceinline__ void list_keep(const tick_lists &lists, int64_
 
 /* ---- launches --------------------------------------------------------------------------------------------------- */
 
-/* Dynamic shared memory beside the static one of the kernels here. */
-static inline mover_status ticks_allow(const char *function, const void *kernel, size_t shared_bytes) {
-    if (shared_bytes + PLANNER_STATIC <= PLANNER_ALWAYS) return MOVER_OK;
-    return mover_cuda_check(
-        function, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes));
-}
+static_assert((int)PLANNER_STATIC == (int)MOVER_STATIC_SHARED && (int)PLANNER_ALWAYS == (int)MOVER_SHARED_ALWAYS,
+              "the planner and the launch count the same shared memory");
 
 /* Returns from the function after launching kernel<team_shape<team_, row_>>(call) on as many blocks as run at once, and
  * at most `items`. */
@@ -107,7 +103,7 @@ static inline mover_status ticks_allow(const char *function, const void *kernel,
             auto *const ticks_kernel = (plan).row == PLANNER_NARROW                                                    \
                                            ? kernel<team_shape<PLANNER_BLOCK, PLANNER_NARROW>>                         \
                                            : kernel<team_shape<PLANNER_BLOCK, PLANNER_WARP>>;                          \
-            MOVER_TRY(ticks_allow(function, (const void *)ticks_kernel, (plan).shared_bytes));                         \
+            MOVER_TRY(mover_allow_shared(function, (const void *)ticks_kernel, (plan).shared_bytes));                  \
             return mover_cuda_check(function, MOVER_LAUNCH(ticks_kernel, mover_blocks(batch, MOVER_MOST_BLOCKS),       \
                                                            THREADS, (plan).shared_bytes, mover_stream(exec), call));   \
         }                                                                                                              \
