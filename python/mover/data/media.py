@@ -1,4 +1,4 @@
-"""Decoding: frames by presentation time, audio as mono samples, and errors that name the file.
+"""Decoding: frames by presentation time, audio as mono samples, images, and errors that name the file.
 
 Containers are opened, read by one decoder thread and closed inside each call: nothing is shared between threads or
 processes, and calls may run side by side.
@@ -6,6 +6,7 @@ processes, and calls may run side by side.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from av.video.reformatter import VideoReformatter
 from mover.errors import UserError
 
 MIN_AUDIO_SECONDS = 0.2
+_SLIM = 8
+"""How many times as long as wide a picture may be, and still be scaled before it is cut."""
 _PCM_SCALE = np.float32(1 / 32768)
 _REMEDY = {
     "missing": "Put the file there, or drop the clip.",
@@ -124,36 +127,71 @@ def read_audio(path: Path, rate: int, *, start: float | None = None, duration: f
     return pcm_to_float(read_pcm(path, rate, start=start, duration=duration))
 
 
+def read_image(path: Path, size: int) -> np.ndarray:
+    """uint8 (3, size, size), red-green-blue: an image scaled so that the shorter side is `size` pixels, and cut to the
+    central square; the first picture of an animation.
+
+    Transparency is left aside: the colours stored count. Images that a camera stored turned come out upright, by their
+    EXIF orientation; of a mirrored one (2, 4, 5, 7), which cameras do not write, only the turn is known.
+    Raises MediaError: missing, or corrupt (no image, cut short, or of a kind the decoder lacks: animated WebP).
+    """
+    with _decoding(path):
+        content = io.BytesIO(Path(path).read_bytes())  # by its name, 'photo%d.png' would be read as a series of files
+        with av.open(content) as container:
+            stream = _track(path, container, "video")
+            for frame in _frames(container, stream, []):
+                return _Scaler(size)(frame)
+    raise MediaError(path, "corrupt", "it holds no image that can be decoded")
+
+
 def pcm_to_float(pcm: np.ndarray) -> np.ndarray:
     """float32 in [-1, 1) from int16, any shape."""
     return pcm.astype(np.float32) * _PCM_SCALE
 
 
 class _Scaler:
-    """Frames to uint8 (3, size, size)."""
+    """Frames to uint8 (3, size, size), turned as their display matrix says."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        turns = round(frame.rotation / 90) % 4  # counter-clockwise
+        if max(frame.width, frame.height) > _SLIM * min(frame.width, frame.height):
+            frame = _central_square(frame)
         ratio = self.size / min(frame.width, frame.height)
         width, height = (max(self.size, round(side * ratio)) for side in (frame.width, frame.height))
         scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BILINEAR", threads=1)
         image = scaled.to_ndarray()  # (height, width, 3)
         top, left = (height - self.size) // 2, (width - self.size) // 2
-        square = image[top : top + self.size, left : left + self.size]
+        square = np.rot90(image[top : top + self.size, left : left + self.size], turns)
         return np.ascontiguousarray(square.transpose(2, 0, 1))
+
+
+def _central_square(frame: av.VideoFrame) -> av.VideoFrame:
+    """The middle of a picture so slim that scaling all of it would take far more memory than the part that is kept."""
+    image = frame.reformat(format="rgb24").to_ndarray()  # (height, width, 3)
+    side = min(image.shape[:2])
+    top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+    square = np.ascontiguousarray(image[top : top + side, left : left + side], dtype=np.uint8)
+    return av.VideoFrame.from_ndarray(square, "rgb24")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """An open container; whatever the decoder raises inside becomes a MediaError about this file."""
+    # The scheme keeps a name with a colon or a leading dash from being read as something other than a file.
+    with _decoding(path), av.open("file:" + os.path.abspath(path)) as container:
+        yield container
+
+
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Whatever the decoder or the file system raises inside becomes a MediaError about this file."""
     try:
-        # The scheme keeps a name with a colon or a leading dash from being read as something other than a file.
-        with av.open("file:" + os.path.abspath(path)) as container:
-            yield container
-    except av.error.FileNotFoundError:
+        yield
+    except FileNotFoundError:  # that of PyAV is one, too
         raise MediaError(path, "missing", "there is no such file") from None
     except (av.error.FFmpegError, OSError) as error:
         detail = error.strerror or str(error)
