@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,13 +58,22 @@ class AudioEncoder(Tower):
             length: int64 (B,), valid samples of each row.
 
         Returns:
-            float (B, width), zero for a row too short for one patch (16 frames: 2800 samples).
+            float32 (B, width), zero for a row too short for one patch (16 frames: 2800 samples).
         """
+        return self.finish(self.body_output(waveform, length))
+
+    def body_output(self, waveform: Tensor, length: Tensor) -> Tensor:
+        """The mean of the tokens of sound: float32 (B, width)."""
         features = self.filterbank(pad_to_frames(waveform, self.beats.config.patch_size))
         tokens, valid = self.beats(features, frame_counts(length))
         counts = valid.sum(1, keepdim=True).clamp_min(1)
         # A product, not a masked sum: one pass, and tokens that are not valid are finite.
-        return torch.bmm((valid / counts).to(tokens.dtype).unsqueeze(1), tokens).squeeze(1)
+        return torch.bmm((valid / counts).to(tokens.dtype).unsqueeze(1), tokens).squeeze(1).float()
+
+    def _arithmetic(self) -> dict[str, Any]:
+        sizes = asdict(self.beats.config)
+        del sizes["dropout"]
+        return sizes
 
 
 def load_beats(path: Path, dropout: float) -> Beats:

@@ -56,7 +56,8 @@ class MoverModel(nn.Module):
         Args:
             modality: "text" with inputs "input_ids" and "attention_mask", "video" with "pixels",
                 "audio" with "waveform" and "length".
-            inputs: the tensors of the tower, first dimension B.
+            inputs: the tensors of the tower, first dimension B; or, as the only one, "tower_output", what the body of
+                the tower gave for them.
             present: bool (B,); default: all. The tower sees only the rows that are present.
 
         Returns:
@@ -71,7 +72,9 @@ class MoverModel(nn.Module):
         return constants.index_copy(0, rows, self._embed(modality, {key: x[rows] for key, x in inputs.items()}))
 
     def _embed(self, modality: str, inputs: Mapping[str, Tensor]) -> Tensor:
-        return unit_rows(self.heads[modality](self.towers[modality](**inputs)))
+        tower = cast(Tower, self.towers[modality])
+        kept = inputs.get("tower_output")
+        return unit_rows(self.heads[modality](tower(**inputs) if kept is None else tower.finish(kept)))
 
     def parameter_groups(self, config: OptimizerConfig) -> list[dict[str, Any]]:
         """Parameter groups for an optimiser: "name", "params", "lr", "weight_decay".

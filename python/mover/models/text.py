@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from mover.config import TextTowerConfig
 from mover.errors import UserError
 from mover.models.pretrained import load_folder, read_folder_config
 from mover.models.sizes import initializer_range, require_multiple
-from mover.models.tower import Tower
+from mover.models.tower import Tower, folder_arithmetic
 
 if TYPE_CHECKING:
     from transformers import RobertaModel
@@ -51,12 +51,19 @@ class TextEncoder(Tower):
             attention_mask: int64 (B, L), 1 for tokens and 0 for padding. The first token always counts.
 
         Returns:
-            float (B, width).
+            float32 (B, width).
         """
+        return self.finish(self.body_output(input_ids, attention_mask))
+
+    def body_output(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The last hidden state of the first token: float32 (B, width)."""
         first = torch.zeros_like(attention_mask)
         first[:, 0] = 1  # a row without a caption has no token to attend to: keep it finite
         hidden = self.roberta(input_ids=input_ids, attention_mask=attention_mask | first).last_hidden_state
-        return hidden[:, 0]
+        return hidden[:, 0].float()
+
+    def _arithmetic(self) -> dict[str, Any]:
+        return folder_arithmetic(self.roberta.config)
 
 
 def _random_roberta(config: TextTowerConfig, vocab_size: int, max_tokens: int, pad_id: int) -> RobertaModel:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MethodType
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mover.config import TowerConfig
@@ -20,9 +22,44 @@ class Tower(nn.Module):
 
     width: of the vectors it gives. Subclasses call `set_up` at the end of their constructor. What they hold beside the
     body is new in every run: it always learns, and counts as a head.
+
+    `tower(**inputs)` is `tower.finish(tower.body_output(**inputs))`. The body's output is all that the rest needs, so
+    that of a frozen body can be kept instead of the inputs.
     """
 
     width: int
+    body_output: Callable[..., Tensor]
+    """What the body gives for the inputs of `forward`: float32 (B, *output_shape)."""
+
+    def finish(self, output: Tensor) -> Tensor:
+        """From the body's output, float32 (B, *output_shape), to the tower's, float (B, width)."""
+        return output
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the body's output for one row."""
+        return (self.width,)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether no parameter of the body learns."""
+        return not any(parameter.requires_grad for parameter in self._depths)
+
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of what the body's output depends on beside its inputs: weights, sizes and constants.
+
+        What changes the output by no more than rounding does not count: the device, the attention's kernels.
+        """
+        digest = hashlib.blake2b(json.dumps([type(self).__name__, self._arithmetic()], sort_keys=True).encode())
+        for name, tensor in sorted(self._body[0].state_dict().items()):
+            content = tensor.detach().cpu().contiguous()
+            digest.update(f"{name} {content.dtype} {tuple(content.shape)};".encode())
+            digest.update(content.view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def _arithmetic(self) -> Mapping[str, Any]:
+        """JSON values that decide, with the weights, what the body computes: numbers of heads, scales, …"""
+        raise NotImplementedError
 
     def set_up(
         self, field: str, config: TowerConfig, body: nn.Module, layers: nn.ModuleList, above: Sequence[nn.Module] = ()
@@ -53,6 +90,7 @@ class Tower(nn.Module):
         depths.update({parameter: count for parameter, layers_with_it in uses.items() if layers_with_it > 1})
         depths.update({parameter: 0 for module in above for parameter in module.parameters()})
         self._depths = depths
+        self._body = (body,)  # in a tuple: a second name for a module would be a second set of parameters
         self._frozen: list[nn.Module] = []
         if trained is not None:
             for parameter, depth in depths.items():
@@ -76,6 +114,15 @@ class Tower(nn.Module):
         for module in self._frozen:
             module.eval()
         return self
+
+
+def folder_arithmetic(config: Any) -> dict[str, Any]:
+    """Of the configuration of a transformers model, what can change its output."""
+    neutral = (
+        "transformers_version", "dtype", "torch_dtype", "architectures", "hidden_dropout_prob",
+        "attention_probs_dropout_prob", "initializer_range",
+    )  # fmt: skip
+    return {k: v for k, v in config.to_dict().items() if k not in neutral and not k.startswith("_")}
 
 
 def _without_gradient(module: nn.Module) -> Iterator[nn.Module]:

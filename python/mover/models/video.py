@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from mover.errors import UserError
 from mover.models.pretrained import PREPROCESSOR, load_folder, read_folder_config, read_json
 from mover.models.sizes import initializer_range, require_multiple
 from mover.models.temporal import TemporalTransformer
-from mover.models.tower import Tower
+from mover.models.tower import Tower, folder_arithmetic
 
 if TYPE_CHECKING:
     from transformers import ViTModel
@@ -40,6 +40,7 @@ class VideoEncoder(Tower):
 
     def __init__(self, config: VideoTowerConfig, image_size: int, frames: int) -> None:
         super().__init__()
+        self._frames = frames
         if config.checkpoint is None:
             self.vit = _random_vit(config, image_size)
             self.image_size = image_size
@@ -74,12 +75,28 @@ class VideoEncoder(Tower):
         Returns:
             float (B, width).
         """
+        return self.finish(self.body_output(pixels))
+
+    def body_output(self, pixels: Tensor) -> Tensor:
+        """The class token of every frame: float32 (B, F, width)."""
         clips, frames = pixels.shape[:2]
         images = self.normalise(pixels.flatten(0, 1))
-        tokens = self.vit(pixel_values=images).last_hidden_state[:, 0].unflatten(0, (clips, frames))  # (B, F, width)
+        return self.vit(pixel_values=images).last_hidden_state[:, 0].unflatten(0, (clips, frames)).float()
+
+    def finish(self, output: Tensor) -> Tensor:
+        """Temporal layers, where there are some, and the mean over frames: float (B, F, width) to (B, width)."""
         if self.temporal is not None:
-            tokens = self.temporal(tokens)
-        return tokens.mean(1)
+            output = self.temporal(output)
+        return output.mean(1)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """(F, width), F = data.frames."""
+        return (self._frames, self.width)
+
+    def _arithmetic(self) -> dict[str, Any]:
+        constants = {"scale": self.scale.flatten().tolist(), "shift": self.shift.flatten().tolist()}
+        return {**folder_arithmetic(self.vit.config), **constants, "resized to": self.image_size}
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) to the float32 (N, 3, image_size, image_size) the tower was trained on."""
