@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from mover.config import Config
-from mover.configs import load_config, shipped, unknown_setting
-from mover.configs.fields import Leaf, leaves
+from mover.configs import load_config, setting_text, shipped, unknown_setting
+from mover.configs.fields import leaves
+from mover.configs.loading import value_at
 from mover.errors import UserError
+
+_ASSIGNMENT = re.compile(r"[a-z_][\w-]*(\.[\w-]+)*=")
+"""How a word that sets something begins: train.steps=3, name=mine."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,6 +28,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Called by argparse for anything wrong on the command line."""
         raise UserError(f"{message.rstrip('.')}. See {self.prog} --help.")
+
+    def wants_value(self, word: str) -> bool:
+        """Whether `word` is an option whose value is the next word."""
+        action = self._option_string_actions.get(word)
+        return action is not None and action.nargs != 0
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -55,21 +65,25 @@ def add_settings(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
         text = leaf.info.description or leaf.allowed
         groups[section].add_argument(
             f"--{leaf.path}", metavar=leaf.placeholder, default=argparse.SUPPRESS, dest=leaf.path,
-            help=f"{text} [{_value(shown, leaf)}]".replace("%", "%%"),
+            help=f"{text} [{setting_text(value_at(shown, leaf.path))}]".replace("%", "%%"),
         )  # fmt: skip
 
 
 def parse_settings(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, Config]:
     """The options of the command, and the configuration: --config first, then the settings given.
 
+    A setting is given as `--section.setting value`, `--section.setting=value` or `section.setting=value`.
+
     Raises:
         UserError: an unknown option, or a value that is not allowed.
     """
-    options, rest = parser.parse_known_args([_underscored(word) for word in argv])
+    options, rest = parser.parse_known_args(_spelled_out(parser, argv))
     for word in rest:
         if word.startswith("--"):
             raise UserError(f"--{unknown_setting(word[2:].partition('=')[0])} See {parser.prog} --help.")
-        raise UserError(f"'{word}' is not an option: options begin with --. See {parser.prog} --help.")
+        raise UserError(
+            f"'{word}' is not an option: they begin with --, or read section.setting=value. See {parser.prog} --help."
+        )
     names = {leaf.path for leaf in leaves(Config)}
     given = {name: value for name, value in vars(options).items() if name in names}
     return options, load_config(options.config, given)
@@ -84,25 +98,23 @@ def _config_named(argv: Sequence[str]) -> Config:
         return Config()
 
 
+def _spelled_out(parser: Parser, argv: Sequence[str]) -> list[str]:
+    """The words with settings as options of their exact names: train.steps=3 is --train.steps=3."""
+    words: list[str] = []
+    for word in argv:
+        is_value = bool(words) and parser.wants_value(words[-1])
+        if not is_value and _ASSIGNMENT.match(word):
+            word = f"--{word}"
+        words.append(word if is_value else _underscored(word))
+    return words
+
+
 def _underscored(word: str) -> str:
     """--train.batch-size is --train.batch_size."""
     if not word.startswith("--") or "." not in word.partition("=")[0]:
         return word
     name, equals, value = word[2:].partition("=")
     return f"--{name.replace('-', '_')}{equals}{value}"
-
-
-def _value(config: Config, leaf: Leaf) -> str:
-    value: Any = config
-    for name in leaf.path.split("."):
-        value = getattr(value, name)
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return ",".join(str(entry) for entry in value)
-    return str(value) if not isinstance(value, float) else f"{value:g}"
 
 
 def _one_line(text: str | None) -> str | None:

@@ -38,7 +38,7 @@ def load_config(source: str | Path | None = None, overrides: Mapping[str, Any] |
     tree: dict[str, Any] = {}
     origin = "the defaults"
     if source is not None:
-        path = _find(source)
+        path = find_config(source)
         origin = str(source)
         tree = _read_yaml(path)
     for name, value in (overrides or {}).items():
@@ -61,19 +61,26 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """Dotted names of the settings in which two configurations differ, with both values (old, new)."""
     changed = {}
     for leaf in leaves(Config):
-        before, after = (_value_at(config, leaf.path) for config in (old, new))
+        before, after = (value_at(config, leaf.path) for config in (old, new))
         if before != after:
             changed[leaf.path] = (before, after)
     return changed
 
 
-def _value_at(config: Any, path: str) -> Any:
+def setting_names() -> list[str]:
+    """The dotted names of all settings, section by section."""
+    return [leaf.path for leaf in leaves(Config)]
+
+
+def value_at(config: Any, path: str) -> Any:
+    """The value of the setting with a dotted name."""
     for name in path.split("."):
         config = getattr(config, name)
     return config
 
 
-def _find(source: str | Path) -> Path:
+def find_config(source: str | Path) -> Path:
+    """The YAML file that a shipped name or a path means. Raises UserError where there is none."""
     text = str(source)
     if text in shipped():
         return _FOLDER / f"{text}.yaml"
@@ -167,6 +174,8 @@ def _sentence(problem: Any) -> str:
 def unknown_setting(path: str) -> str:
     """The sentence about a dotted name that is no setting, with the closest one."""
     *parents, last = path.replace("-", "_").split(".")
+    if parents == ["weights"] and leaf_at(Config, f"model.{last}.checkpoint") is not None:
+        return f"{path}: there is no such setting; did you mean model.{last}.checkpoint?"
     section = section_at(Config, tuple(parents))
     every = [leaf.path for leaf in leaves(Config)]
     if section is not None:  # a slip in the last name, before a slip anywhere
