@@ -7,12 +7,17 @@ that name the field. Units are in the field names or their descriptions.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Modality = Literal["text", "video", "audio"]
+BUILT_IN = ("text", "video", "audio")
+"""The modalities with a section of their own under `model`; any other is named and described under `model.others`."""
+RESERVED = ("ids", "text_owner", "labels")
+"""What else a file of embeddings holds, beside `<modality>_present`: no names of modalities."""
+
 CandidateGroups = Literal["auto", "all", "hard", "topk", "sample"]
 JointWeights = Literal["star", "cyclic"]
 VolumeKind = Literal["volume", "log"]
@@ -81,8 +86,8 @@ class TextTowerConfig(TowerConfig):
     dropout: Fraction = Field(0.1, description="dropout of the tower, training only")
 
 
-class VideoTowerConfig(TowerConfig):
-    """A ViT encoder applied per frame, then a temporal transformer and the mean; the defaults are ViT-B/16."""
+class VitTowerConfig(TowerConfig):
+    """A ViT encoder of single pictures; the defaults are ViT-B/16."""
 
     checkpoint: Path | None = Field(None, description="local folder of a checkpoint; default: random weights")
     hidden_size: PositiveInt = Field(768, description="width of the tower")
@@ -90,8 +95,13 @@ class VideoTowerConfig(TowerConfig):
     heads: PositiveInt = Field(12, description="attention heads; must divide the width")
     intermediate_size: PositiveInt = Field(3072, description="width inside the feed-forward blocks")
     patch_size: PositiveInt = Field(16, description="side of a square patch, pixels")
-    temporal_layers: NonNegativeInt = Field(0, description="transformer layers over frames, identity at the start")
     dropout: Fraction = Field(0.0, description="dropout of the tower, training only")
+
+
+class VideoTowerConfig(VitTowerConfig):
+    """A ViT encoder applied per frame, then a temporal transformer and the mean; the defaults are ViT-B/16."""
+
+    temporal_layers: NonNegativeInt = Field(0, description="transformer layers over frames, identity at the start")
 
 
 class AudioTowerConfig(TowerConfig):
@@ -109,13 +119,43 @@ class AudioTowerConfig(TowerConfig):
     dropout: Fraction = Field(0.1, description="dropout of the tower, training only")
 
 
+class ImageTowerConfig(VitTowerConfig):
+    """A modality of images, one per clip, `data.image_size` pixels high and wide."""
+
+    kind: Literal["image"] = Field(description="image: a ViT on one image; features: a small tower on given vectors")
+
+
+class FeatureTowerConfig(Section):
+    """A modality of vectors computed elsewhere, (input_size,) or rows (T, input_size): norm, linear map, layers, mean.
+
+    All of it is new in every run and learns at `optimizer.lr`, like a head.
+    """
+
+    kind: Literal["features"] = Field(description="image: a ViT on one image; features: a small tower on given vectors")
+    input_size: Annotated[int, Field(ge=2)] = Field(description="width of the vectors in the files")
+    length: PositiveInt | None = Field(
+        None, description="rows of a clip that are used at most, spread evenly over those it has; none: all"
+    )
+    hidden_size: PositiveInt = Field(768, description="width of the tower")
+    layers: NonNegativeInt = Field(
+        0, description="transformer layers over the rows, identity at the start; 0: the mean of the rows"
+    )
+    heads: PositiveInt = Field(12, description="attention heads; must divide the width")
+    intermediate_size: PositiveInt = Field(3072, description="width inside the feed-forward blocks")
+    dropout: Fraction = Field(0.0, description="dropout of the tower, training only")
+
+
+OtherTowerConfig = Annotated[ImageTowerConfig | FeatureTowerConfig, Field(discriminator="kind")]
+
+
 class ModelConfig(Section):
-    """Three towers and the projections into the shared space."""
+    """The towers and the projections into the shared space."""
 
     embed_dim: PositiveInt = Field(512, description="width d of the shared space")
     text: TextTowerConfig = TextTowerConfig()
     video: VideoTowerConfig = VideoTowerConfig()
     audio: AudioTowerConfig = AudioTowerConfig()
+    others: dict[str, OtherTowerConfig] = Field({}, description="towers of further modalities, by their names")
 
 
 class TransportConfig(Section):
@@ -142,7 +182,7 @@ class ObjectiveConfig(Section):
     mover: NonNegativeFloat | None = Field(None, description="weight of the transport-weighted volume (eq. 8)")
     volume_contrastive: NonNegativeFloat | None = Field(None, description="weight of the volume contrast (eq. 9-10)")
     pairwise: NonNegativeFloat | None = Field(None, description="weight of the pairwise InfoNCE")
-    anchor: Modality = Field("text", description="anchor of the star weights and of the volume contrast")
+    anchor: str = Field("text", description="anchor of the star weights and of the volume contrast")
     groups: CandidateGroups = Field(
         "auto",
         description="groups of the mover term: all; hard, the best match; topk, combinations of the best; sample, "
@@ -210,7 +250,9 @@ class Config(Section):
     name: str = Field("run", min_length=1, pattern=r"^[\w.-]+$", description="results go to <output>/<name>")
     output: Path = Field(Path("runs"), description="folder of all runs")
     seed: NonNegativeInt = Field(0, description="of weights, batches, sampling and dropout")
-    modalities: tuple[Modality, ...] = Field(("text", "video", "audio"), description="what is trained and evaluated")
+    modalities: tuple[str, ...] = Field(
+        BUILT_IN, description="what is trained and evaluated: text, video, audio and names under model.others"
+    )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -222,6 +264,14 @@ class Config(Section):
     def _check(self) -> Config:
         if len(set(self.modalities)) != len(self.modalities) or len(self.modalities) < 2:
             raise ValueError(f"modalities: at least two different ones, got {list(self.modalities)}")
+        for name in self.model.others:
+            _check_name(name)
+        for name in self.modalities:
+            if name not in BUILT_IN and name not in self.model.others:
+                raise ValueError(
+                    f"modalities: '{name}' is none of {', '.join(BUILT_IN)}, and there is no section "
+                    f"model.others.{name}; describe it there, beginning with model.others.{name}.kind"
+                )
         if self.objective.anchor not in self.modalities:
             anchor = self.objective.anchor
             raise ValueError(f"objective.anchor: '{anchor}' is not among modalities {list(self.modalities)}")
@@ -231,3 +281,13 @@ class Config(Section):
     def folder(self) -> Path:
         """Where the run keeps its checkpoints, logs and results."""
         return self.output / self.name
+
+
+def _check_name(name: str) -> None:
+    """Raises ValueError for what cannot name a modality in a manifest, a model and a file of embeddings."""
+    if name in BUILT_IN:
+        raise ValueError(f"model.others.{name}: {name} has a section of its own, model.{name}")
+    if not re.fullmatch("[a-z][a-z0-9_]*", name):
+        raise ValueError(f"model.others.{name}: expected a name of a-z, 0-9 and _ that begins with a letter")
+    if name in RESERVED or name.endswith("_present"):
+        raise ValueError(f"model.others.{name}: this name means something else in a file of embeddings; choose another")

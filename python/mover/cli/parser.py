@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 from mover.config import Config
 from mover.configs import load_config, setting_text, shipped, unknown_setting
-from mover.configs.fields import leaves
-from mover.configs.loading import value_at
+from mover.configs.fields import Leaf, leaf_at, leaves, values_of
 from mover.errors import UserError
 
 _ASSIGNMENT = re.compile(r"[a-z_][\w-]*(\.[\w-]+)*=")
 """How a word that sets something begins: train.steps=3, name=mine."""
+
+_NAMED = """\
+A modality besides text, video and audio, under a name of your choice (a-z, 0-9, _): the one that the manifest has
+  under 'others' and that 'modalities' lists. Its kind decides which of these settings there are."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,18 +58,20 @@ def add_settings(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
 
     The help shows the values of the configuration that `argv` names with --config.
     """
-    shown = _config_named(argv)
+    values = values_of(_config_named(argv))
     groups: dict[str, Any] = {}
     for leaf in leaves(Config):
         section = leaf.path.rpartition(".")[0]
         if section not in groups:
             title = section or "settings of the run"
-            groups[section] = parser.add_argument_group(title, _one_line(leaf.section.__doc__) if section else None)
-        text = leaf.info.description or leaf.allowed
+            about = _NAMED if leaf.kinds else _one_line(leaf.section.__doc__)
+            groups[section] = parser.add_argument_group(title, about if section else None)
         groups[section].add_argument(
             f"--{leaf.path}", metavar=leaf.placeholder, default=argparse.SUPPRESS, dest=leaf.path,
-            help=f"{text} [{setting_text(value_at(shown, leaf.path))}]".replace("%", "%%"),
+            help=_explained(leaf, values).replace("%", "%%"),
         )  # fmt: skip
+    for name in _named_settings(argv, {leaf.path for leaf in leaves(Config)}):
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, dest=name, help=argparse.SUPPRESS)
 
 
 def parse_settings(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, Config]:
@@ -84,8 +89,7 @@ def parse_settings(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namesp
         raise UserError(
             f"'{word}' is not an option: they begin with --, or read section.setting=value. See {parser.prog} --help."
         )
-    names = {leaf.path for leaf in leaves(Config)}
-    given = {name: value for name, value in vars(options).items() if name in names}
+    given = {name: value for name, value in vars(options).items() if leaf_at(Config, name) is not None}
     return options, load_config(options.config, given)
 
 
@@ -115,6 +119,25 @@ def _underscored(word: str) -> str:
         return word
     name, equals, value = word[2:].partition("=")
     return f"--{name.replace('-', '_')}{equals}{value}"
+
+
+def _named_settings(argv: Sequence[str], listed: Collection[str]) -> list[str]:
+    """The settings on the command line that belong to sections with names of their own: `model.others.depth.kind`."""
+    options = [word if word.startswith("--") else f"--{word}" for word in argv]
+    words = [_underscored(option)[2:].partition("=")[0] for option in options]
+    return [name for name in dict.fromkeys(words) if name not in listed and leaf_at(Config, name) is not None]
+
+
+def _explained(leaf: Leaf, values: Mapping[str, Any]) -> str:
+    """What a setting means and, in brackets, its value."""
+    if not leaf.kinds:
+        return f"{leaf.info.description or leaf.allowed} [{setting_text(values[leaf.path])}]"
+    texts = dict.fromkeys(info.description for info in leaf.kinds.values())
+    text = next(iter(texts)) if len(texts) == 1 else "; ".join(f"{k}: {i.description}" for k, i in leaf.kinds.items())
+    if leaf.path.endswith(".kind"):
+        return f"{text} [required]"
+    defaults = {k: "required" if i.is_required() else setting_text(i.default) for k, i in leaf.kinds.items()}
+    return f"{text} [{', '.join(f'{kind}: {value}' for kind, value in defaults.items())}]"
 
 
 def _one_line(text: str | None) -> str | None:

@@ -7,8 +7,9 @@ them can fall behind the models.
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -19,13 +20,21 @@ _NOUNS = {int: "an integer", float: "a number", bool: "true or false", str: "a t
 _PLACEHOLDERS = {int: "INT", float: "NUMBER", bool: "true|false", str: "TEXT", Path: "PATH"}
 
 
+NAME = "NAME"
+"""Stands in a listing for the name, free to choose, of a section of a mapping: `model.others.NAME.kind`."""
+
+
 @dataclass(frozen=True)
 class Leaf:
-    """One setting: `path` is its dotted name (`train.steps`), `section` the model it belongs to."""
+    """One setting: `path` is its dotted name (`train.steps`), `section` the model it belongs to.
+
+    kinds: of a setting in a mapping of sections, what it is in each kind of section that has it.
+    """
 
     path: str
     info: FieldInfo
     section: type[BaseModel]
+    kinds: Mapping[str, FieldInfo] = field(default_factory=dict)
 
     @property
     def optional(self) -> bool:
@@ -49,39 +58,123 @@ class Leaf:
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[Leaf]:
-    """Every setting below `model`, own settings before those of its sections, in the order of definition."""
-    sections = []
+    """Every setting below `model`, own settings before those of its sections, in the order of definition.
+
+    Sections of a mapping come once, under the name NAME, with the settings of all kinds.
+    """
+    below: list[Iterator[Leaf]] = []
     for name, info in model.model_fields.items():
         if is_section(info.annotation):
-            sections.append((name, info.annotation))
+            below.append(leaves(info.annotation, f"{prefix}{name}."))  # type: ignore[arg-type]
+        elif kinds_of(info.annotation):
+            below.append(_mapped_leaves(f"{prefix}{name}.{NAME}", kinds_of(info.annotation)))
         else:
             yield Leaf(prefix + name, info, model)
-    for name, section in sections:
-        yield from leaves(section, f"{prefix}{name}.")  # type: ignore[arg-type]
+    yield from chain.from_iterable(below)
 
 
-def section_at(model: type[BaseModel], path: tuple[str, ...]) -> type[BaseModel] | None:
-    """The model of the section at `path`, None where the path names none."""
+def _mapped_leaves(path: str, kinds: Mapping[str, type[BaseModel]]) -> Iterator[Leaf]:
+    names = dict.fromkeys(name for section in kinds.values() for name in section.model_fields)
+    for name in sorted(names, key=lambda name: name != "kind"):
+        yield _mapped_leaf(f"{path}.{name}", name, kinds)
+
+
+def _mapped_leaf(path: str, name: str, kinds: Mapping[str, type[BaseModel]]) -> Leaf:
+    having = {kind: section for kind, section in kinds.items() if name in section.model_fields}
+    infos = {kind: section.model_fields[name] for kind, section in having.items()}
+    first = next(iter(infos.values()))
+    if name == "kind":
+        every = Literal[tuple(kinds)]  # type: ignore[valid-type]
+        first = FieldInfo(annotation=every, description=first.description)  # type: ignore[arg-type]
+    return Leaf(path, first, next(iter(having.values())), infos)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a dotted path leads: to a section, to a mapping of sections, or to a section of a mapping.
+
+    section: the model of a section. kinds: those that the sections of the mapping may be. named: whether the path
+    goes on to the name of one of these.
+    """
+
+    section: type[BaseModel] | None = None
+    kinds: Mapping[str, type[BaseModel]] = field(default_factory=dict)
+    named: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """The settings and sections that lie below; none below a mapping, whose names are free."""
+        if self.section is not None:
+            return list(self.section.model_fields)
+        return list(dict.fromkeys(n for s in self.kinds.values() for n in s.model_fields)) if self.named else []
+
+
+def place_at(model: type[BaseModel], path: Sequence[str]) -> Place | None:
+    """What lies at a path, None for a setting and for what does not exist."""
+    place = Place(model)
     for name in path:
-        info = model.model_fields.get(name)
-        if info is None or not is_section(info.annotation):
+        if place.section is None:
+            if place.named:
+                return None
+            place = Place(kinds=place.kinds, named=True)
+            continue
+        info = place.section.model_fields.get(name)
+        if info is None:
             return None
-        model = info.annotation  # type: ignore[assignment]
-    return model
+        if is_section(info.annotation):
+            place = Place(info.annotation)  # type: ignore[arg-type]
+        elif kinds_of(info.annotation):
+            place = Place(kinds=kinds_of(info.annotation))
+        else:
+            return None
+    return place
 
 
-def leaf_at(model: type[BaseModel], path: str) -> Leaf | None:
-    """The setting at a dotted path, None where the path names none."""
+def leaf_at(model: type[BaseModel], path: str, kind: str | None = None) -> Leaf | None:
+    """The setting at a dotted path, None where the path names none.
+
+    kind: of the section, where it is one of a mapping; without it, the setting of the first kind that has it.
+    """
     *parents, name = path.split(".")
-    section = section_at(model, tuple(parents))
-    if section is None or name not in section.model_fields or is_section(section.model_fields[name].annotation):
+    place = place_at(model, parents)
+    if place is None or name not in place.names:
         return None
-    return Leaf(path, section.model_fields[name], section)
+    if place.section is None:
+        kinds = place.kinds if kind is None else {kind: place.kinds[kind]}
+        return _mapped_leaf(path, name, kinds) if any(name in s.model_fields for s in kinds.values()) else None
+    info = place.section.model_fields[name]
+    if is_section(info.annotation) or kinds_of(info.annotation):
+        return None
+    return Leaf(path, info, place.section)
+
+
+def values_of(section: BaseModel, prefix: str = "") -> dict[str, Any]:
+    """Dotted name to value of every setting of a configuration, those of named sections included."""
+    values: dict[str, Any] = {}
+    below: dict[str, Any] = {}
+    for name, info in type(section).model_fields.items():
+        value, path = getattr(section, name), prefix + name
+        if isinstance(value, BaseModel):
+            below |= values_of(value, f"{path}.")
+        elif kinds_of(info.annotation):
+            for key, entry in value.items():
+                below |= values_of(entry, f"{path}.{key}.")
+        else:
+            values[path] = value
+    return values | below
 
 
 def is_section(annotation: Any) -> bool:
     """Whether a field of this type is a section, that is a model of its own."""
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def kinds_of(annotation: Any) -> dict[str, type[BaseModel]]:
+    """Of a mapping from names to sections: what such a section may be, by its `kind`. Of any other type: nothing."""
+    if get_origin(annotation) is not dict:
+        return {}
+    entries = get_args(_strip(get_args(annotation)[1])[0])
+    return {get_args(entry.model_fields["kind"].annotation)[0]: entry for entry in entries}
 
 
 def _strip(annotation: Any) -> tuple[Any, list[Any]]:

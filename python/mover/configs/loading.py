@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from mover.config import Config
-from mover.configs.fields import leaf_at, leaves, section_at
+from mover.configs.fields import leaf_at, leaves, place_at, values_of
 from mover.errors import UserError
 
 _FOLDER = Path(__file__).parent
@@ -58,25 +58,14 @@ def save_config(config: Config, path: Path) -> None:
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """Dotted names of the settings in which two configurations differ, with both values (old, new)."""
-    changed = {}
-    for leaf in leaves(Config):
-        before, after = (value_at(config, leaf.path) for config in (old, new))
-        if before != after:
-            changed[leaf.path] = (before, after)
-    return changed
+    """Dotted names of the settings in which two configurations differ, with both values (old, new).
 
-
-def setting_names() -> list[str]:
-    """The dotted names of all settings, section by section."""
-    return [leaf.path for leaf in leaves(Config)]
-
-
-def value_at(config: Any, path: str) -> Any:
-    """The value of the setting with a dotted name."""
-    for name in path.split("."):
-        config = getattr(config, name)
-    return config
+    A setting of a named section that only one of them has is None in the other.
+    """
+    before, after = values_of(old), values_of(new)
+    names = dict.fromkeys((*before, *after))
+    pairs = {name: (before.get(name), after.get(name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def find_config(source: str | Path) -> Path:
@@ -151,24 +140,44 @@ def _check(tree: dict[str, Any], origin: str, overrides: Mapping[str, Any]) -> C
     except ValidationError as error:
         sentences = []
         for problem in error.errors(include_url=False):
-            path = ".".join(str(part) for part in problem["loc"])
+            path = ".".join(_location(problem)[0])
             where = "" if any(path.startswith(name) for name in overrides) else f"{origin}: "
             sentences.append(where + _sentence(problem))
         raise UserError(" ".join(dict.fromkeys(sentences))) from None
 
 
-def _sentence(problem: Any) -> str:
+def _location(problem: Any) -> tuple[tuple[str, ...], str | None]:
+    """The names that lead to what is wrong, and the kind of the named section in which it lies.
+
+    pydantic puts the kind behind the name of the section, as if it were a section below it.
+    """
     location = tuple(str(part) for part in problem["loc"])
+    for end in range(1, len(location)):
+        place = place_at(Config, location[:end])
+        if place is not None and place.named and location[end] in place.kinds:
+            return location[:end] + location[end + 1 :], location[end]
+    return location, None
+
+
+def _sentence(problem: Any) -> str:
+    location, kind = _location(problem)
+    path = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        return unknown_setting(".".join(location))
+        other = leaf_at(Config, path) if kind is not None else None
+        if other is not None:
+            return f"{path}: there is no such setting with kind {kind}, only with kind {', '.join(other.kinds)}."
+        return unknown_setting(path)
     if problem["type"] == "value_error":  # raised by a check of our own, which names the setting itself
         said = str(problem["ctx"]["error"])
-        return f"{'.'.join(location)}: {said}." if location else f"{said}."
+        return f"{path}: {said}." if location else f"{said}."
+    shown = "nothing" if problem["type"] == "missing" else _show(problem["input"])
+    if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        location, shown = (*location, "kind"), _show(problem["input"].get("kind"))
     for end in range(len(location), 0, -1):
-        leaf = leaf_at(Config, ".".join(location[:end]))
+        leaf = leaf_at(Config, ".".join(location[:end]), kind)
         if leaf is not None:
-            return f"{leaf.path}: expected {leaf.allowed}, got {_show(problem['input'])}."
-    return f"{'.'.join(location)}: expected a section of 'key: value' lines, got {_show(problem['input'])}."
+            return f"{leaf.path}: expected {leaf.allowed}, got {shown}."
+    return f"{path}: expected a section of 'key: value' lines, got {shown}."
 
 
 def unknown_setting(path: str) -> str:
@@ -176,26 +185,31 @@ def unknown_setting(path: str) -> str:
     *parents, last = path.replace("-", "_").split(".")
     if parents == ["weights"] and leaf_at(Config, f"model.{last}.checkpoint") is not None:
         return f"{path}: there is no such setting; did you mean model.{last}.checkpoint?"
-    section = section_at(Config, tuple(parents))
+    itself, place = place_at(Config, [*parents, last]), place_at(Config, parents)
+    if itself is not None:
+        below = next((leaf.path for leaf in leaves(Config) if leaf.path.startswith(f"{path}.")), f"{path}.kind")
+        return f"{path}: there is no such setting, but a section of that name; did you mean {below}?"
+    known = [] if place is None else place.names
     every = [leaf.path for leaf in leaves(Config)]
-    if section is not None:  # a slip in the last name, before a slip anywhere
-        siblings = difflib.get_close_matches(last, section.model_fields, n=1, cutoff=0.7)
+    if known:  # a slip in the last name, before a slip anywhere
+        siblings = difflib.get_close_matches(last, known, n=1, cutoff=0.7)
         close = [".".join([*parents, name]) for name in siblings]
     else:
         close = difflib.get_close_matches(path, every, n=1, cutoff=0.8)
     if not close:  # the right name in another section
         close = [name for name in every if name.split(".")[-1] == last][:1]
     hint = f"; did you mean {close[0]}?" if close else "."
-    known = f" Known here: {', '.join(section.model_fields)}." if section is not None and not close else ""
-    return f"{path}: there is no such setting{hint}{known}"
+    listed = f" Known here: {', '.join(known)}." if known and not close else ""
+    return f"{path}: there is no such setting{hint}{listed}"
 
 
 def _drop_empty_sections(tree: dict[str, Any], at: tuple[str, ...] = ()) -> dict[str, Any]:
     """A section with nothing below its name (`train:`) stands for its defaults."""
     kept = {}
     for key, value in tree.items():
-        if section_at(Config, (*at, key)) is not None:
-            if value is None:
+        place = place_at(Config, (*at, key))
+        if place is not None:
+            if value is None and not place.named:
                 continue
             if isinstance(value, dict):
                 value = _drop_empty_sections({str(k): v for k, v in value.items()}, (*at, key))

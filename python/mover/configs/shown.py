@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mover.config import Config
-from mover.configs.loading import differences, setting_names, value_at
+from mover.configs.fields import leaf_at, values_of
+from mover.configs.loading import differences
 
 _WIDTH = 46
 """Columns that values are aligned in; a longer one moves its default to the right."""
@@ -32,12 +33,13 @@ def config_text(config: Config, source: object, given: Collection[str] = ()) -> 
         given: dotted names that the command line set; they are marked, and listed even at their defaults.
     """
     changed = differences(Config(), config)
-    names = [name for name in setting_names() if name in changed or name in given]
+    current = values_of(config)
+    names = [name for name in current if name in changed or name in given]
     head = f"configuration: {source or 'the defaults'}"
     if given:
         head += f", and {len(given)} from the command line, marked *"
     margin = max((len(name.rpartition(".")[2]) for name in names), default=0)
-    values = {name: setting_text(value_at(config, name)) for name in names}
+    values = {name: setting_text(current[name]) for name in names}
     breadth = max((len(value) for value in values.values() if len(value) <= _WIDTH), default=0)
     lines, section = [head], ""
     for name in names:
@@ -46,8 +48,16 @@ def config_text(config: Config, source: object, given: Collection[str] = ()) -> 
             lines.append(f"  {parent}")
             section = parent
         mark = "*" if name in given else " "
-        default = setting_text(value_at(Config(), name))
+        default = _default(name, current)
         lines.append(f"  {mark} {last:<{margin}}  {values[name]:<{breadth}}  [{default}]")
     rest = "the rest keep their defaults (mover train --help)" if names else "every setting has its default"
     lines.append(f"{rest}; everything is written to {config.folder / 'config.yaml'}")
     return "\n".join(lines)
+
+
+def _default(name: str, values: Mapping[str, Any]) -> str:
+    """The default of a setting among `values`; that of a named section depends on its kind."""
+    leaf = leaf_at(Config, name, values.get(f"{name.rpartition('.')[0]}.kind"))
+    if leaf is None or leaf.info.is_required():
+        return "required"
+    return setting_text(leaf.info.get_default(call_default_factory=True))
