@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from mover.config import DataConfig
+from mover.config import DataConfig, ImageTowerConfig
 from mover.data.media import pcm_to_float
+from mover.data.others import Others
 from mover.data.tokenizer import Tokenizer
 
 Batch = dict[str, Any]
@@ -19,6 +20,8 @@ Batch = dict[str, Any]
 ids: list of B clip ids. index: int64 (B,), positions in the dataset.
 text: input_ids, attention_mask, int64 (B, L). video: pixels, uint8 (B, F, 3, S, S).
 audio: waveform, float32 (B, n), and length, int64 (B,), how many samples are real.
+A modality of images: pixels, uint8 (B, 1, 3, S, S). One of features: features, float32 (B, T, d), zeros behind the
+rows that a clip has, and length, int64 (B,), how many these are.
 present: modality to bool (B,). The rows of clips that lack a modality are zeros, or padding, and stand for nothing:
 the model leaves them out.
 """
@@ -28,16 +31,14 @@ the model leaves them out.
 class Sample:
     """A clip as it was sampled.
 
-    caption: one sentence. pixels: uint8 (F, 3, S, S). pcm: int16 (n,), of which the first `length` are real. None for
-    what the clip lacks or the run does not use.
+    values: modality to what was drawn of it: text, one sentence; video, uint8 (F, 3, S, S); audio, int16 (n,) and how
+    many of its samples are real; an image, uint8 (3, S, S); features, float32 (T, d). What the clip lacks or the run
+    does not use is not there.
     """
 
     id: str
     index: int
-    caption: str | None = None
-    pixels: np.ndarray | None = None
-    pcm: np.ndarray | None = None
-    length: int = 0
+    values: Mapping[str, Any]
 
 
 def window_length(config: DataConfig) -> int:
@@ -48,37 +49,50 @@ def window_length(config: DataConfig) -> int:
 class Collate:
     """Stacks samples; the tokenizer is needed when "text" is among the modalities."""
 
-    def __init__(self, modalities: Sequence[str], tokenizer: Tokenizer | None, config: DataConfig) -> None:
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        tokenizer: Tokenizer | None,
+        config: DataConfig,
+        others: Others | None = None,
+    ) -> None:
         self.modalities = tuple(modalities)
         self.tokenizer = tokenizer
-        self._frames = (config.frames, 3, config.image_size, config.image_size)
+        self._image = (3, config.image_size, config.image_size)
+        self._frames = (config.frames, *self._image)
         self._window = (window_length(config),)
+        self._others = others or {}
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """A batch of B = len(samples) >= 1."""
-        given: dict[str, list[Any]] = {
-            "text": [sample.caption for sample in samples],
-            "video": [sample.pixels for sample in samples],
-            "audio": [sample.pcm for sample in samples],
-        }
-        present = {m: torch.tensor([value is not None for value in given[m]]) for m in self.modalities}
         batch: Batch = {
             "ids": [sample.id for sample in samples],
             "index": torch.tensor([sample.index for sample in samples], dtype=torch.int64),
-            "present": present,
+            "present": {m: torch.tensor([m in sample.values for sample in samples]) for m in self.modalities},
         }
-        if "text" in self.modalities:
-            batch["text"] = self._tokens(given["text"], present["text"])
-        if "video" in self.modalities:
-            batch["video"] = {"pixels": torch.from_numpy(_stacked(given["video"], self._frames, np.uint8))}
-        if "audio" in self.modalities:
-            waveform = pcm_to_float(_stacked(given["audio"], self._window, np.int16))
-            length = torch.tensor([sample.length for sample in samples], dtype=torch.int64)
-            batch["audio"] = {"waveform": torch.from_numpy(waveform), "length": length}
+        for modality in self.modalities:
+            batch[modality] = self._stack(modality, [sample.values.get(modality) for sample in samples])
         return batch
 
-    def _tokens(self, captions: Sequence[str | None], present: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _stack(self, modality: str, values: Sequence[Any]) -> dict[str, torch.Tensor]:
+        """The tensors of one modality; a value is None for a clip that lacks it."""
+        if modality == "text":
+            return self._tokens(values)
+        if modality == "video":
+            return {"pixels": torch.from_numpy(_stacked(values, self._frames, np.uint8))}
+        if modality == "audio":
+            windows = [None if value is None else value[0] for value in values]
+            lengths = [0 if value is None else value[1] for value in values]
+            waveform = pcm_to_float(_stacked(windows, self._window, np.int16))
+            return {"waveform": torch.from_numpy(waveform), "length": torch.tensor(lengths, dtype=torch.int64)}
+        tower = self._others[modality]
+        if isinstance(tower, ImageTowerConfig):
+            return {"pixels": torch.from_numpy(_stacked(values, self._image, np.uint8)).unsqueeze(1)}
+        return _padded(values, tower.input_size)
+
+    def _tokens(self, captions: Sequence[str | None]) -> dict[str, torch.Tensor]:
         assert self.tokenizer is not None
+        present = torch.tensor([caption is not None for caption in captions])
         input_ids, attention_mask = self.tokenizer.encode([caption for caption in captions if caption is not None])
         if len(input_ids) < len(captions):
             shape = (len(captions), max(1, input_ids.shape[1]))
@@ -93,3 +107,13 @@ class Collate:
 def _stacked(arrays: Sequence[np.ndarray | None], shape: tuple[int, ...], dtype: type) -> np.ndarray:
     """The arrays stacked, (B, *shape), zeros for those that are not there."""
     return np.stack([np.zeros(shape, dtype) if array is None else array for array in arrays])
+
+
+def _padded(arrays: Sequence[np.ndarray | None], width: int) -> dict[str, torch.Tensor]:
+    """Rows of features (T_i, width) as one tensor (B, T, width), T = max T_i >= 1, and the numbers of rows."""
+    counts = [0 if array is None else len(array) for array in arrays]
+    features = np.zeros((len(arrays), max(1, *counts), width), np.float32)
+    for i, array in enumerate(arrays):
+        if array is not None:
+            features[i, : len(array)] = array
+    return {"features": torch.from_numpy(features), "length": torch.tensor(counts, dtype=torch.int64)}

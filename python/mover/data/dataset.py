@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from mover.config import DataConfig
+from mover.config import BUILT_IN, DataConfig
 from mover.data.collate import Collate, Sample, window_length
 from mover.data.decoded import Decoded, MemoryStore
 from mover.data.manifest import Clip
 from mover.data.media import MediaError, read_pcm, read_video
+from mover.data.others import Others, check_kinds, read_other
 from mover.data.sampling import CAPTION, FRAMES, WINDOW, cut_window, frame_times, generator
 from mover.data.tokenizer import Tokenizer
 from mover.errors import UserError
@@ -25,7 +26,8 @@ class ClipDataset:
     """Samples of the clips that have every modality of the run, or some of them.
 
     clips: the clips of one split (`select_split`).
-    config: what is read and how. modalities: those of the run. tokenizer: needed for text.
+    config: what is read and how. modalities: those of the run. tokenizer: needed for text. others: the section under
+        `model.others` of every other modality than text, video and audio.
     training: True: captions, frames and audio windows are drawn from (seed, epoch, position), and a clip that cannot be
         used is left out, with a warning that names it; with `config.missing` "mask" a clip is used as long as it has
         one modality. False: the first caption and the middle of everything, and a clip that lacks a modality is an
@@ -49,16 +51,22 @@ class ClipDataset:
         seed: int = 0,
         missing: str = "fail",
         progress: bool = True,
+        others: Others | None = None,
     ) -> None:
         if "text" in modalities and tokenizer is None:
             raise UserError("The run uses text, and no tokenizer was given. Load one with Tokenizer.for_data(config).")
         self.config, self.modalities, self.seed = config, tuple(modalities), seed
+        self.others = {name: tower for name, tower in (others or {}).items() if name in self.modalities}
+        unknown = [name for name in self.modalities if name not in BUILT_IN and name not in self.others]
+        if unknown:
+            raise ValueError(f"Expected a section of `others` for each of {unknown}.")
+        check_kinds(clips, self.others)
         self.training, self.missing = training, missing
         self.masking = training and config.missing == "mask"
         self.listed = len(clips)
         self.skipped: dict[str, str] = {}
         self.absent: dict[str, dict[str, str]] = {modality: {} for modality in self.modalities}
-        self.collate = Collate(modalities, tokenizer, config)
+        self.collate = Collate(modalities, tokenizer, config, self.others)
         self._progress = progress
         self._lock = threading.Lock()
         self._failed: dict[tuple[int, str], MediaError] = {}
@@ -124,7 +132,7 @@ class ClipDataset:
     def prepare(self) -> None:
         """With `cache="memory"`, decode every clip now, once. The loader calls it; a second call does nothing."""
         if self.config.cache == "memory" and self._store is None:
-            self._store = MemoryStore(self.clips, self.config, self.modalities, self._progress)
+            self._store = MemoryStore(self.clips, self.config, self.modalities, self.others, self._progress)
 
     def captions(self) -> tuple[list[str], np.ndarray]:
         """All captions of all usable clips, in order, and int64 (C,): the position in `clips` of each one's owner."""
@@ -157,14 +165,13 @@ class ClipDataset:
         for modality in self.modalities:
             if (index, modality) in self._failed:
                 self._lacks(clip, modality, str(self._failed[index, modality]))
-        pcm, length = drawn.get("audio", (None, 0))
-        return Sample(clip.id, index, drawn.get("text"), drawn.get("video"), pcm, length)
+        return Sample(clip.id, index, drawn)
 
     def _random(self, purpose: int, epoch: int, index: int) -> np.random.Generator | None:
         return generator(self.seed, purpose, epoch, index) if self.training else None
 
     def _draw(self, modality: str, index: int, clip: Clip, epoch: int) -> Any:
-        """A caption; pixels; or a window of samples and how many of them are real. Raises MediaError."""
+        """What `Sample.values` holds of a modality that the clip has. Raises MediaError."""
         if modality == "text":
             random = self._random(CAPTION, epoch, index)
             return clip.captions[0 if random is None else int(random.integers(len(clip.captions)))]
@@ -174,6 +181,10 @@ class ClipDataset:
             raise failed
         if modality == "video":
             return self._frames(clip, stored, self._random(FRAMES, epoch, index))
+        if modality in self.others:
+            if stored is not None:
+                return stored.others[modality]
+            return read_other(clip.others[modality], self.others[modality], self.config.image_size)
         window = window_length(self.config)
         return cut_window(self._pcm(clip, stored), window, self._random(WINDOW, epoch, index))
 

@@ -12,32 +12,36 @@ import numpy as np
 from mover.config import DataConfig
 from mover.data.manifest import Clip
 from mover.data.media import MediaError, Video, read_pcm, read_video
+from mover.data.others import Others, read_other
 from mover.data.progress import progress_bar
 from mover.errors import UserError
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """All frames at the run's image size and all samples at its sample rate.
+    """All frames at the run's image size, all samples at its sample rate, and what `read_other` gives of the others.
 
-    None for a modality that is not in the run, that the clip lacks or that could not be read; `faults` tells why not.
+    None, or no entry, for a modality that is not in the run, that the clip lacks or that could not be read; `faults`
+    tells why not.
     """
 
     video: Video | None = None
     pcm: np.ndarray | None = None
+    others: dict[str, np.ndarray] = field(default_factory=dict)
     faults: dict[str, MediaError] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
         """Memory held."""
         frames = 0 if self.video is None else self.video.pixels.nbytes
-        return frames + (0 if self.pcm is None else self.pcm.nbytes)
+        features = sum(array.nbytes for array in self.others.values())
+        return frames + (0 if self.pcm is None else self.pcm.nbytes) + features
 
 
-def decode_clip(clip: Clip, config: DataConfig, modalities: Sequence[str]) -> Decoded:
-    """Read everything of a clip that the run uses."""
+def decode_clip(clip: Clip, config: DataConfig, modalities: Sequence[str], others: Others | None = None) -> Decoded:
+    """Read everything of a clip that the run uses; `others`: the sections of its modalities under `model.others`."""
     video = pcm = None
-    faults = {}
+    arrays, faults = {}, {}
     if "video" in modalities and clip.video is not None and clip.present("video"):
         try:
             video = read_video(clip.video, config.image_size, start=clip.start, duration=clip.duration)
@@ -48,7 +52,13 @@ def decode_clip(clip: Clip, config: DataConfig, modalities: Sequence[str]) -> De
             pcm = read_pcm(clip.audio, config.sample_rate, start=clip.start, duration=clip.duration)
         except MediaError as error:
             faults["audio"] = error
-    return Decoded(video, pcm, faults)
+    for name, tower in (others or {}).items():
+        if clip.present(name):
+            try:
+                arrays[name] = read_other(clip.others[name], tower, config.image_size)
+            except MediaError as error:
+                faults[name] = error
+    return Decoded(video, pcm, arrays, faults)
 
 
 class MemoryStore:
@@ -58,13 +68,15 @@ class MemoryStore:
     Raises UserError as soon as it is clear that the clips will not fit into this machine's memory.
     """
 
-    def __init__(self, clips: Sequence[Clip], config: DataConfig, modalities: Sequence[str], progress: bool) -> None:
+    def __init__(
+        self, clips: Sequence[Clip], config: DataConfig, modalities: Sequence[str], others: Others, progress: bool
+    ) -> None:
         self.entries: dict[int, Decoded] = {}
         self._total = 0
         limit = 0.8 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
         def decode(index: int) -> tuple[int, Decoded]:
-            return index, decode_clip(clips[index], config, modalities)
+            return index, decode_clip(clips[index], config, modalities, others)
 
         pool = ThreadPoolExecutor(max(1, config.workers), thread_name_prefix="mover-decode")
         try:

@@ -75,9 +75,9 @@ def test_epochs_are_permutations_without_repeats_in_a_batch(clips: list[Clip]) -
 def test_captions_frames_and_windows_vary_between_epochs(clips: list[Clip]) -> None:
     dataset = build(clips, training=True)
     samples = [dataset.sample(0, epoch) for epoch in range(30)]
-    assert {sample.caption for sample in samples} == set(clips[0].captions)
-    assert len({sample.pixels.tobytes() for sample in samples}) > 10
-    assert len({sample.pcm.tobytes() for sample in samples}) > 10
+    assert {sample.values["text"] for sample in samples} == set(clips[0].captions)
+    assert len({sample.values["video"].tobytes() for sample in samples}) > 10
+    assert len({sample.values["audio"][0].tobytes() for sample in samples}) > 10
 
 
 def test_evaluation_is_fixed_and_in_order(clips: list[Clip]) -> None:
