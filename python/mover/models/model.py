@@ -8,8 +8,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mover.config import DataConfig, ModelConfig, OptimizerConfig
+from mover.config import BUILT_IN, DataConfig, ImageTowerConfig, ModelConfig, OptimizerConfig
+from mover.errors import UserError
 from mover.models.audio import AudioEncoder
+from mover.models.features import FeatureEncoder
 from mover.models.heads import Projection, unit_rows
 from mover.models.text import TextEncoder
 from mover.models.tower import Tower
@@ -22,17 +24,24 @@ class MoverModel(nn.Module):
     Args:
         config: towers and width of the shared space.
         data: frame size and number, sample rate, longest caption.
-        modalities: the run's, any of "text", "video", "audio".
-        vocab_size: tokens of the tokenizer; unused without text.
+        modalities: the run's, any of "text", "video", "audio" and the names under `config.others`.
+        vocab_size: tokens of the tokenizer; needed for text.
 
     Raises:
-        UserError: sizes that do not fit, or a checkpoint that does not load completely.
+        UserError: sizes that do not fit, a checkpoint that does not load completely, or a name that torch has taken.
     """
 
-    def __init__(self, config: ModelConfig, data: DataConfig, modalities: Iterable[str], vocab_size: int) -> None:
+    def __init__(
+        self, config: ModelConfig, data: DataConfig, modalities: Iterable[str], vocab_size: int | None = None
+    ) -> None:
         super().__init__()
         self.modalities = tuple(modalities)
         self.embed_dim = config.embed_dim
+        for name in self.modalities:
+            if hasattr(nn.ModuleDict(), name):
+                raise UserError(
+                    f"modalities: '{name}' is a name that torch uses itself; give it another, here and there."
+                )
         towers = {name: _tower(name, config, data, vocab_size) for name in self.modalities}
         self.towers = nn.ModuleDict(towers)
         self.heads = nn.ModuleDict({name: Projection(tower.width, config.embed_dim) for name, tower in towers.items()})
@@ -54,8 +63,8 @@ class MoverModel(nn.Module):
         """Embed one modality.
 
         Args:
-            modality: "text" with inputs "input_ids" and "attention_mask", "video" with "pixels",
-                "audio" with "waveform" and "length".
+            modality: "text" with inputs "input_ids" and "attention_mask", "video" or one of images with "pixels",
+                "audio" with "waveform" and "length", one of features with "features" and "length".
             inputs: the tensors of the tower, first dimension B; or, as the only one, "tower_output", what the body of
                 the tower gave for them.
             present: bool (B,); default: all. The tower sees only the rows that are present.
@@ -103,11 +112,19 @@ class MoverModel(nn.Module):
         return list(groups.values())
 
 
-def _tower(modality: str, config: ModelConfig, data: DataConfig, vocab_size: int) -> Tower:
+def _tower(modality: str, config: ModelConfig, data: DataConfig, vocab_size: int | None) -> Tower:
     if modality == "text":
+        if vocab_size is None:
+            raise ValueError("Expected the number of tokens, vocab_size, for a model of text.")
         return TextEncoder(config.text, vocab_size, data.max_tokens)
     if modality == "video":
         return VideoEncoder(config.video, data.image_size, data.frames)
     if modality == "audio":
         return AudioEncoder(config.audio, data.sample_rate)
-    raise ValueError(f"Expected the modality text, video or audio, got {modality!r}.")
+    if modality not in config.others:
+        known = ", ".join((*BUILT_IN, *config.others))
+        raise ValueError(f"Expected a modality among {known}, got {modality!r}.")
+    section, tower = f"model.others.{modality}", config.others[modality]
+    if isinstance(tower, ImageTowerConfig):
+        return VideoEncoder(tower, data.image_size, 1, section)
+    return FeatureEncoder(tower, section)

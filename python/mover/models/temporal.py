@@ -1,4 +1,4 @@
-"""A small transformer over the frames of a clip that starts as the identity."""
+"""A small transformer over the frames of a clip, or the rows of its features, that starts as the identity."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mover.models.sizes import require_multiple
 
 
-class _TemporalLayer(nn.Module):
+class TemporalLayer(nn.Module):
     """Pre-norm attention and feed-forward, both added to their input; both output maps start at zero."""
 
     def __init__(self, width: int, heads: int, intermediate_size: int, dropout: float) -> None:
@@ -29,11 +29,18 @@ class _TemporalLayer(nn.Module):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def forward(self, x: Tensor, positions: Tensor) -> Tensor:  # (B, F, w), (F, w) -> (B, F, w)
+    def forward(self, x: Tensor, positions: Tensor, valid: Tensor | None = None) -> Tensor:
+        """x (B, F, w), positions (F, w) -> (B, F, w); valid: bool (B, F), which frames are there, None all.
+
+        Others are not attended to; in a row of the batch without any all are, so that it stays finite.
+        """
+        mask = None
+        if valid is not None:
+            mask = (valid | ~valid.any(1, keepdim=True))[:, None, None, :]  # (B, 1, 1, F)
         dropout = self.dropout if self.training else 0.0
         qkv = self.qkv(self.attention_norm(x) + positions)
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, F, w/H)
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout).transpose(1, 2).flatten(2)
+        mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout).transpose(1, 2).flatten(2)
         x = x + F.dropout(self.attention_out(mixed), dropout)
         hidden = F.gelu(self.feed_forward(self.feed_forward_norm(x)))
         return x + F.dropout(self.feed_forward_out(hidden), dropout)
@@ -52,7 +59,7 @@ class TemporalTransformer(nn.Module):
         require_multiple("the width of the video tower", width, "model.video.heads", heads)
         self.positions = nn.Parameter(torch.empty(frames, width))
         nn.init.trunc_normal_(self.positions, std=0.5)
-        self.layers = nn.ModuleList(_TemporalLayer(width, heads, intermediate_size, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(TemporalLayer(width, heads, intermediate_size, dropout) for _ in range(layers))
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the frames of each clip: float (B, F, width) to the same shape.

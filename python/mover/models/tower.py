@@ -1,4 +1,4 @@
-"""What the three towers have in common: a stack of layers, of which some or none may learn."""
+"""What the towers have in common: a stack of layers, of which some or none may learn."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from mover.errors import UserError
 class Tower(nn.Module):
     """An encoder whose body, the part that checkpoints hold, is embeddings, then a stack of layers.
 
-    width: of the vectors it gives. Subclasses call `set_up` at the end of their constructor. What they hold beside the
-    body is new in every run: it always learns, and counts as a head.
+    width: of the vectors it gives. Subclasses with a body call `set_up` at the end of their constructor. What they hold
+    beside the body is new in every run: it always learns, and counts as a head.
 
     `tower(**inputs)` is `tower.finish(tower.body_output(**inputs))`. The body's output is all that the rest needs, so
     that of a frozen body can be kept instead of the inputs.
@@ -30,6 +30,11 @@ class Tower(nn.Module):
     width: int
     body_output: Callable[..., Tensor]
     """What the body gives for the inputs of `forward`: float32 (B, *output_shape)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._depths: dict[nn.Parameter, int] = {}
+        self._frozen: list[nn.Module] = []
 
     def finish(self, output: Tensor) -> Tensor:
         """From the body's output, float32 (B, *output_shape), to the tower's, float (B, width)."""
@@ -42,8 +47,8 @@ class Tower(nn.Module):
 
     @property
     def frozen(self) -> bool:
-        """Whether no parameter of the body learns."""
-        return not any(parameter.requires_grad for parameter in self._depths)
+        """Whether there is a body, and no parameter of it learns."""
+        return bool(self._depths) and not any(parameter.requires_grad for parameter in self._depths)
 
     def fingerprint(self) -> str:
         """Hexadecimal digest of what the body's output depends on beside its inputs: weights, sizes and constants.
@@ -91,7 +96,6 @@ class Tower(nn.Module):
         depths.update({parameter: 0 for module in above for parameter in module.parameters()})
         self._depths = depths
         self._body = (body,)  # in a tuple: a second name for a module would be a second set of parameters
-        self._frozen: list[nn.Module] = []
         if trained is not None:
             for parameter, depth in depths.items():
                 parameter.requires_grad_(depth < trained)

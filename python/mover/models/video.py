@@ -1,4 +1,4 @@
-"""ViT on each frame of a clip, then over time."""
+"""ViT on each frame of a clip, then over time; an image is a clip of one frame."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mover.config import VideoTowerConfig
+from mover.config import VideoTowerConfig, VitTowerConfig
 from mover.errors import UserError
 from mover.models.pretrained import PREPROCESSOR, load_folder, read_folder_config, read_json
 from mover.models.sizes import initializer_range, require_multiple
@@ -19,17 +19,17 @@ from mover.models.tower import Tower, folder_arithmetic
 if TYPE_CHECKING:
     from transformers import ViTModel
 
-_FIELD = "model.video.checkpoint"
-
 
 class VideoEncoder(Tower):
     """Clips to vectors: the class token of every frame, an optional temporal transformer, the mean over frames.
 
     Args:
-        config: sizes, or the folder of a checkpoint, whose own files then give the sizes, mean and deviation.
+        config: sizes, or the folder of a checkpoint, whose own files then give the sizes, mean and deviation. That
+            of an image has no temporal transformer.
         image_size: height and width of the frames that will come, pixels. A checkpoint of another resolution
             is served by resizing the frames on their device.
         frames: largest number of frames per clip.
+        section: of the configuration, for the messages.
 
     Raises:
         UserError: sizes that do not fit, or a checkpoint that does not load completely.
@@ -38,23 +38,23 @@ class VideoEncoder(Tower):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, config: VideoTowerConfig, image_size: int, frames: int) -> None:
+    def __init__(self, config: VitTowerConfig, image_size: int, frames: int, section: str = "model.video") -> None:
         super().__init__()
         self._frames = frames
         if config.checkpoint is None:
-            self.vit = _random_vit(config, image_size)
+            self.vit = _random_vit(config, image_size, section)
             self.image_size = image_size
             mean = std = [0.5, 0.5, 0.5]
         else:
-            self.vit, self.image_size = _pretrained_vit(config, config.checkpoint)
-            mean, std = _mean_and_std(config.checkpoint)
+            self.vit, self.image_size = _pretrained_vit(config, config.checkpoint, f"{section}.checkpoint")
+            mean, std = _mean_and_std(config.checkpoint, f"{section}.checkpoint")
         self.vit.set_attn_implementation("eager" if config.attention == "eager" else "sdpa")
         self.width: int = self.vit.config.hidden_size
         deviation = torch.tensor(std).view(3, 1, 1)
         self.register_buffer("scale", 1 / (255 * deviation), persistent=False)
         self.register_buffer("shift", -torch.tensor(mean).view(3, 1, 1) / deviation, persistent=False)
         self.temporal: TemporalTransformer | None = None
-        if config.temporal_layers:
+        if isinstance(config, VideoTowerConfig) and config.temporal_layers:
             sizes = self.vit.config
             self.temporal = TemporalTransformer(
                 self.width,
@@ -64,7 +64,7 @@ class VideoEncoder(Tower):
                 sizes.intermediate_size,
                 config.dropout,
             )
-        self.set_up("model.video", config, self.vit, self.vit.layers, above=(self.vit.layernorm,))
+        self.set_up(section, config, self.vit, self.vit.layers, above=(self.vit.layernorm,))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode clips.
@@ -107,11 +107,11 @@ class VideoEncoder(Tower):
         return images.mul_(self.scale).add_(self.shift)
 
 
-def _random_vit(config: VideoTowerConfig, image_size: int) -> ViTModel:
+def _random_vit(config: VitTowerConfig, image_size: int, section: str) -> ViTModel:
     from transformers import ViTConfig, ViTModel
 
-    require_multiple("model.video.hidden_size", config.hidden_size, "model.video.heads", config.heads)
-    require_multiple("data.image_size", image_size, "model.video.patch_size", config.patch_size)
+    require_multiple(f"{section}.hidden_size", config.hidden_size, f"{section}.heads", config.heads)
+    require_multiple("data.image_size", image_size, f"{section}.patch_size", config.patch_size)
     return ViTModel(
         ViTConfig(
             hidden_size=config.hidden_size,
@@ -128,29 +128,29 @@ def _random_vit(config: VideoTowerConfig, image_size: int) -> ViTModel:
     )
 
 
-def _pretrained_vit(config: VideoTowerConfig, folder: Path) -> tuple[ViTModel, int]:
+def _pretrained_vit(config: VitTowerConfig, folder: Path, field: str) -> tuple[ViTModel, int]:
     from transformers import ViTConfig, ViTModel
 
-    stored = read_folder_config(ViTConfig, folder, _FIELD)
+    stored = read_folder_config(ViTConfig, folder, field)
     if not isinstance(stored.image_size, int) or stored.num_channels != 3:
         raise UserError(
-            f"{_FIELD}: {folder / 'config.json'} asks for images of size {stored.image_size} "
+            f"{field}: {folder / 'config.json'} asks for images of size {stored.image_size} "
             f"with {stored.num_channels} channels, but frames are square and have 3. Give another checkpoint."
         )
     stored.hidden_dropout_prob = config.dropout
     stored.attention_probs_dropout_prob = config.dropout
-    return load_folder(ViTModel, stored, folder, _FIELD), stored.image_size
+    return load_folder(ViTModel, stored, folder, field), stored.image_size
 
 
-def _mean_and_std(folder: Path) -> tuple[list[float], list[float]]:
+def _mean_and_std(folder: Path, field: str) -> tuple[list[float], list[float]]:
     path = folder / PREPROCESSOR
-    content = read_json(path, _FIELD)
+    content = read_json(path, field)
     values = []
     for key in ("image_mean", "image_std"):
         value = content.get(key)
         if not isinstance(value, list) or len(value) != 3 or not all(isinstance(v, (int, float)) for v in value):
-            raise UserError(f"{_FIELD}: {path} must give {key} as three numbers, got {value!r}. Add it.")
+            raise UserError(f"{field}: {path} must give {key} as three numbers, got {value!r}. Add it.")
         values.append([float(v) for v in value])
     if min(values[1]) <= 0:
-        raise UserError(f"{_FIELD}: image_std in {path} must be positive, got {values[1]}. Correct it.")
+        raise UserError(f"{field}: image_std in {path} must be positive, got {values[1]}. Correct it.")
     return values[0], values[1]

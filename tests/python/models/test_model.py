@@ -129,7 +129,7 @@ def test_only_the_modalities_of_the_run(model_config: ModelConfig, data_config: 
 
 
 def test_unknown_modality_is_refused(model_config: ModelConfig, data_config: DataConfig) -> None:
-    with pytest.raises(ValueError, match="text, video or audio, got 'smell'"):
+    with pytest.raises(ValueError, match="text, video, audio, got 'smell'"):
         MoverModel(model_config, data_config, ("text", "smell"), vocab_size=50)
 
 
