@@ -12,6 +12,7 @@ from mover.config import DataConfig
 from mover.data.dataset import ClipDataset
 from mover.data.loader import make_loader
 from mover.data.manifest import Clip
+from mover.data.others import Others
 from mover.data.tokenizer import Tokenizer
 from mover.evaluate.embeddings import Embeddings
 from mover.models.model import MoverModel
@@ -25,7 +26,8 @@ class EvaluationSet:
         clips: all clips of a split, captions included.
         config: what is read and how.
         modalities: those of the model.
-        tokenizer: of the captions; needed for text.
+        tokenizer: of the captions; needed for text. others: the section under `model.others` of every other modality
+            than text, video and audio.
         missing: "fail" or "drop", for clips that lack a modality or whose media cannot be decoded.
         progress: whether to draw a bar while media are decoded into memory.
 
@@ -38,16 +40,24 @@ class EvaluationSet:
         clips: Sequence[Clip],
         config: DataConfig,
         modalities: Sequence[str],
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None,
         *,
         missing: str,
         progress: bool = False,
+        others: Others | None = None,
     ) -> None:
         self.clips = list(clips)
         self.tokenizer = tokenizer
         self.datasets = {
             modality: ClipDataset(
-                clips, config, (modality,), tokenizer, training=False, missing=missing, progress=progress
+                clips,
+                config,
+                (modality,),
+                tokenizer,
+                training=False,
+                missing=missing,
+                progress=progress,
+                others=others,
             )
             for modality in modalities
         }
@@ -82,6 +92,7 @@ def embed(
         with autocast(precision, device):
             for modality, dataset in data.datasets.items():
                 if modality == "text":
+                    assert data.tokenizer is not None
                     texts, owner = dataset.captions()
                     owner = np.array([place[clip.id] for clip in dataset.clips], dtype=np.int64)[owner]
                     vectors[modality] = _embed_captions(model, data.tokenizer, texts, batch_size, device)

@@ -11,14 +11,19 @@ import torch
 
 from mover.config import Config, DataConfig
 from mover.data.manifest import read_manifest, select_split
-from mover.data.tokenizer import Tokenizer
 from mover.errors import UserError
 from mover.evaluate.embed import EvaluationSet, embed
 from mover.evaluate.embeddings import Embeddings, load_embeddings, save_embeddings
 from mover.evaluate.metrics import retrieval_metrics
 from mover.evaluate.report import provenance, write_metrics
 from mover.models.model import MoverModel
-from mover.train.checkpoint import MODEL, TOKENIZER, find_checkpoint, load_checkpoint_config, load_weights
+from mover.train.checkpoint import (
+    MODEL,
+    find_checkpoint,
+    load_checkpoint_config,
+    load_checkpoint_tokenizer,
+    load_weights,
+)
 from mover.train.device import pick_device
 
 Say = Callable[[str], None]
@@ -68,13 +73,17 @@ def evaluate_checkpoint(
     data_config = _data(config, manifest)
     where = pick_device(device)
 
-    tokenizer = Tokenizer.load(folder / TOKENIZER, config.data.max_tokens)
-    model = MoverModel(config.model, data_config, config.modalities, tokenizer.vocab_size)
+    tokenizer = load_checkpoint_tokenizer(folder, config)
+    vocab_size = None if tokenizer is None else tokenizer.vocab_size
+    model = MoverModel(config.model, data_config, config.modalities, vocab_size)
     load_weights(model, folder / MODEL)
     model.to(where)
 
     clips = select_split(read_manifest(data_config.manifest), split)
-    data = EvaluationSet(clips, data_config, config.modalities, tokenizer, missing=missing, progress=progress)
+    data = EvaluationSet(
+        clips, data_config, config.modalities, tokenizer,
+        missing=missing, progress=progress, others=config.model.others,
+    )  # fmt: skip
     say(f"{folder}: embedding {len(clips)} clips of {data_config.manifest}, split {split}, on {where}")
     size = batch_size or config.evaluate.batch_size
     embeddings = embed(model, data, batch_size=size, device=where, precision=config.train.precision)

@@ -4,7 +4,7 @@
     objective.safetensors  temperatures
     state.pt               step, best validation so far, optimiser and random state; only needed to resume
     config.yaml            the whole configuration of the run
-    tokenizer.json         the tokenizer of the captions
+    tokenizer.json         the tokenizer of the captions; only of a run with text
 
 A folder is either whole or not there: a kill while writing leaves the one before.
 """
@@ -36,15 +36,22 @@ FILES = (MODEL, OBJECTIVE, STATE, CONFIG, TOKENIZER)
 
 
 def save_checkpoint(
-    folder: Path, *, model: nn.Module, objective: nn.Module, state: dict[str, Any], config: Config, tokenizer: Tokenizer
+    folder: Path,
+    *,
+    model: nn.Module,
+    objective: nn.Module,
+    state: dict[str, Any],
+    config: Config,
+    tokenizer: Tokenizer | None,
 ) -> None:
-    """Write a checkpoint to `folder`, in place of the one there."""
+    """Write a checkpoint to `folder`, in place of the one there; `tokenizer` None: the run has no text."""
     aside = _aside(folder)
     save_model(model, str(aside / MODEL))
     save_model(objective, str(aside / OBJECTIVE))
     torch.save(state, aside / STATE)
     save_config(config, aside / CONFIG)
-    tokenizer.save(aside / TOKENIZER)
+    if tokenizer is not None:
+        tokenizer.save(aside / TOKENIZER)
     _put_in_place(aside, folder)
 
 
@@ -52,6 +59,8 @@ def copy_checkpoint(source: Path, folder: Path) -> None:
     """Make `folder` the same checkpoint as `source`, which is never changed in place: its files are linked."""
     aside = _aside(folder)
     for name in FILES:
+        if name == TOKENIZER and not (source / name).exists():
+            continue
         try:
             os.link(source / name, aside / name)
         except OSError:  # a file system without hard links
@@ -69,7 +78,9 @@ def find_checkpoint(folder: Path) -> Path:
         folder = folder.with_name(folder.name + ".old")
     if not folder.is_dir():
         raise UserError(f"no checkpoint at {folder}: expected a folder with {', '.join(FILES)}.{_neighbours(folder)}")
-    absent = [name for name in FILES if name != STATE and not (folder / name).is_file()]
+    absent = [name for name in FILES if name not in (STATE, TOKENIZER) and not (folder / name).is_file()]
+    if not absent and not (folder / TOKENIZER).is_file() and "text" in load_checkpoint_config(folder).modalities:
+        absent = [TOKENIZER]
     if absent:
         raise UserError(f"{folder} is not a whole checkpoint: {', '.join(absent)} not there.{_neighbours(folder)}")
     return folder
@@ -78,6 +89,11 @@ def find_checkpoint(folder: Path) -> Path:
 def load_checkpoint_config(folder: Path) -> Config:
     """The configuration of the run that wrote the checkpoint."""
     return load_config(folder / CONFIG)
+
+
+def load_checkpoint_tokenizer(folder: Path, config: Config) -> Tokenizer | None:
+    """The tokenizer of the run that wrote the checkpoint, whose configuration is `config`; None without text."""
+    return Tokenizer.load(folder / TOKENIZER, config.data.max_tokens) if "text" in config.modalities else None
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

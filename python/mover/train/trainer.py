@@ -80,15 +80,16 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
 
     # Data
     clips = read_manifest(config.data.manifest)
-    tokenizer = Tokenizer.for_data(config.data)
+    tokenizer = Tokenizer.for_data(config.data) if "text" in config.modalities else None
     train_set = ClipDataset(
         select_split(clips, config.data.train_split), config.data, config.modalities, tokenizer,
-        training=True, seed=config.seed, progress=console.is_terminal,
+        training=True, seed=config.seed, progress=console.is_terminal, others=config.model.others,
     )  # fmt: skip
     validation = _validation_set(config, clips, tokenizer, console)
 
     # Model, objective, optimiser
-    model = MoverModel(config.model, config.data, config.modalities, tokenizer.vocab_size).to(device)
+    vocab_size = None if tokenizer is None else tokenizer.vocab_size
+    model = MoverModel(config.model, config.data, config.modalities, vocab_size).to(device)
     objective = build_objective(config.objective, config.modalities).to(device)
     optimizer = build_optimizer(config.optimizer, model.parameter_groups(config.optimizer), objective)
     start, best = 0, None
@@ -208,7 +209,9 @@ def _diverged(what: str, step: int, config: Config) -> UserError:
     )
 
 
-def _validation_set(config: Config, clips: list[Clip], tokenizer: Tokenizer, console: Console) -> EvaluationSet | None:
+def _validation_set(
+    config: Config, clips: list[Clip], tokenizer: Tokenizer | None, console: Console
+) -> EvaluationSet | None:
     """The validation split, decoded if it is to be kept in memory; None when the manifest has no such clips."""
     chosen = [clip for clip in clips if clip.split == config.data.validation_split]
     if not chosen:
@@ -218,8 +221,9 @@ def _validation_set(config: Config, clips: list[Clip], tokenizer: Tokenizer, con
         )  # fmt: skip
         return None
     validation = EvaluationSet(
-        chosen, config.data, config.modalities, tokenizer, missing="drop", progress=console.is_terminal
-    )
+        chosen, config.data, config.modalities, tokenizer,
+        missing="drop", progress=console.is_terminal, others=config.model.others,
+    )  # fmt: skip
     validation.prepare()
     return validation
 
