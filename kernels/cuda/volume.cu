@@ -144,7 +144,7 @@ static __device__ __forceinline__ double with_eps(double product, double eps) {
 
 /* A group is read once, or twice where it is orthogonalised. A block has THREADS / width groups, no shared memory. */
 template <int k>
-static __global__ void __launch_bounds__(THREADS)
+static __global__ void __launch_bounds__(THREADS, 1)
     volume_forward(int64_t batch, int64_t d, int width, double eps, const real *__restrict__ v,
                    real *__restrict__ volume) {
     const int lane = (int)threadIdx.x & (width - 1), many = THREADS / width;
@@ -158,7 +158,7 @@ static __global__ void __launch_bounds__(THREADS)
 
 /* As forward, then the rows again, from the cache, and one write of each element of the gradient. */
 template <int k>
-static __global__ void __launch_bounds__(THREADS)
+static __global__ void __launch_bounds__(THREADS, 1)
     volume_backward(int64_t batch, int64_t d, int width, double eps, const real *__restrict__ v,
                     const real *__restrict__ grad_volume, real *__restrict__ grad_v) {
     const int lane = (int)threadIdx.x & (width - 1), many = THREADS / width;
