@@ -144,7 +144,7 @@ static __device__ __forceinline__ double with_eps(double product, double eps) {
 
 /* A group is read once, or twice where it is orthogonalised. A block has THREADS / width groups, no shared memory. */
 template <int k>
-static __global__ void __launch_bounds__(THREADS, 1)
+static __global__ void __launch_bounds__(THREADS)
     volume_forward(int64_t batch, int64_t d, int width, double eps, const real *__restrict__ v,
                    real *__restrict__ volume) {
     const int lane = (int)threadIdx.x & (width - 1), many = THREADS / width;
@@ -156,9 +156,10 @@ static __global__ void __launch_bounds__(THREADS, 1)
     }
 }
 
-/* As forward, then the rows again, from the cache, and one write of each element of the gradient. */
+/* As forward, then the rows again, from the cache, and one write of each element of the gradient. Five vectors:
+ * unasked, ptxas would keep to 96 registers and spill one. */
 template <int k>
-static __global__ void __launch_bounds__(THREADS, 1)
+static __global__ void __launch_bounds__(THREADS, k == 5 ? 1 : 0)
     volume_backward(int64_t batch, int64_t d, int width, double eps, const real *__restrict__ v,
                     const real *__restrict__ grad_volume, real *__restrict__ grad_v) {
     const int lane = (int)threadIdx.x & (width - 1), many = THREADS / width;
