@@ -238,10 +238,16 @@ class EvaluateConfig(Section):
     """Retrieval evaluation."""
 
     batch_size: PositiveInt = Field(64, description="clips encoded at once")
-    missing: Literal["drop", "fail"] = Field(
-        "fail", description="a clip without a modality: drop it from the directions that need it, or fail"
+    missing: Literal["mask", "drop", "fail"] = Field(
+        "fail",
+        description="a clip without a modality of the run, or whose media cannot be read: fail; drop: no direction "
+        "uses it; mask: each direction uses the clips that have what it needs",
     )
-    score: Literal["volume"] = Field("volume", description="score of the joint directions")
+    score: Literal["volume"] = Field(
+        "volume",
+        description="score of the joint directions; where a clip lacks a modality, the distance from the span of those "
+        "it has",
+    )
 
 
 class Config(Section):

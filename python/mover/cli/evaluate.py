@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mover.cli.parser import Parser, positive
 from mover.errors import UserError
 
 _DESCRIPTION = """\
-Recall@1, 5, 10, median and mean rank between text (T), video (V) and audio (A). Single modalities are compared by
-cosine; T2VA and VA2T use the volume that text, video and audio span together. Clips and captions that tie are
-counted by their expectation under random order. Every caption of a clip is used.
+Recall@1, 5, 10, median and mean rank between text (T), video (V), audio (A) and modalities of other names. Single
+modalities are compared by cosine; T2VA and VA2T use the volume that text and all the others span together. Clips and
+captions that tie are counted by their expectation under random order. Every caption of a clip is used.
 
   mover evaluate --checkpoint runs/demo/checkpoints/best
   mover evaluate --embeddings other_system.npz
 
-An embeddings file holds ids (N), text (C, d), text_owner (C), video (N, d), audio (N, d) and, optionally,
-<modality>_present (N); any two modalities will do."""
+An embeddings file holds ids (N), text (C, d), text_owner (C), and video (N, d), audio (N, d) or arrays of any other
+name of a-z, 0-9 and _; any two modalities will do. <modality>_present (N) says which clips have it; default: all."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -25,6 +26,8 @@ def run(argv: Sequence[str]) -> int:
     options = _parser().parse_args(list(argv))
     if (options.checkpoint is None) == (options.embeddings is None):
         raise UserError("give either --checkpoint or --embeddings. See mover evaluate --help.")
+    if options.anchor is not None and options.checkpoint is not None:
+        raise UserError("--anchor goes with --embeddings, not --checkpoint: leave it out.")
     if options.embeddings is not None:
         unfit = ("manifest", "split", "batch_size", "save_embeddings", "threads")
         for name in unfit:
@@ -46,8 +49,9 @@ def run(argv: Sequence[str]) -> int:
         torch.set_num_threads(options.threads)
     if options.embeddings is not None:
         result = evaluate_embeddings(
-            options.embeddings, missing=options.missing or "fail", device=options.device, out=options.out, say=say
-        )
+            options.embeddings, missing=options.missing or "fail", anchor=options.anchor, device=options.device,
+            out=options.out, say=say,
+        )  # fmt: skip
     else:
         result = evaluate_checkpoint(
             options.checkpoint,
@@ -67,10 +71,18 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _summary(meta: dict[str, object]) -> str:
-    without = {m: n for m, n in dict(meta["without"]).items() if n}  # type: ignore[call-overload]
-    text = f"{meta['clips']} clips with {meta['captions']} captions"
-    return text + "".join(f"; {n} without {m}, left out of its directions" for m, n in without.items())
+def _summary(meta: dict[str, Any]) -> str:
+    """How many clips were ranked, and what happened to those that lack a modality."""
+    without = ", ".join(f"{n} without {m}" for m, n in meta["without"].items() if n)
+    text = f"{meta['clips']} clips with {meta['captions']} captions, missing: {meta['missing_policy']}"
+    if meta["missing_policy"] == "drop":
+        text += f"; {meta['listed'] - meta['clips']} of {meta['listed']} left out of every direction"
+        return text + (f" ({without})" if without else "")
+    if not without:
+        return text
+    text += f"; {without}: left out of the directions that need it"
+    joint = meta["joint_score"] == "span"
+    return text + (", the joint ones ranked by the distance from the span of what a clip has" if joint else "")
 
 
 def _parser() -> Parser:
@@ -86,8 +98,14 @@ def _parser() -> Parser:
     data.add_argument("--batch-size", type=positive, metavar="INT", help="clips encoded at once")
     how = parser.add_argument_group("how")
     how.add_argument(
-        "--missing", choices=("drop", "fail"),
-        help="clips without a modality: leave them out of the directions that need it, or fail [the run's; else fail]",
+        "--missing", choices=("mask", "drop", "fail"),
+        help="clips without a modality: mask, leave them out of the directions that need it; drop, leave them out of "
+        "every direction; fail [the run's; else fail]",
+    )  # fmt: skip
+    how.add_argument(
+        "--anchor", metavar="NAME",
+        help="without text: the modality that the joint directions compare with all others [the run's; of a file, "
+        "the first]",
     )  # fmt: skip
     how.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N [auto]")
     how.add_argument("--threads", type=positive, metavar="INT", help="CPU threads [all cores]")

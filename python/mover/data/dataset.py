@@ -111,7 +111,8 @@ class ClipDataset:
         if not self.training and self.missing != "drop":
             raise UserError(
                 f"Clip '{clip.id}' of the split '{clip.split}' cannot be evaluated: {reason}. "
-                "Set evaluate.missing to drop to leave such clips out; the report then says how many."
+                "Set evaluate.missing to drop to leave such clips out, or to mask to leave them out only of the "
+                "directions that need what they lack; the report then says how many."
             )
         with self._lock:
             fresh = clip.id not in self.skipped

@@ -20,7 +20,7 @@ from mover.train.device import autocast, to_device
 
 
 class EvaluationSet:
-    """Clips to evaluate on, each modality read on its own: a clip without sound still counts for text and video.
+    """Clips to evaluate on, each modality read on its own, so that what a clip lacks does not hide what it has.
 
     Args:
         clips: all clips of a split, captions included.
@@ -28,11 +28,13 @@ class EvaluationSet:
         modalities: those of the model.
         tokenizer: of the captions; needed for text. others: the section under `model.others` of every other modality
             than text, video and audio.
-        missing: "fail" or "drop", for clips that lack a modality or whose media cannot be decoded.
+        missing: "fail", "drop" or "mask", for clips that lack a modality or whose media cannot be decoded.
         progress: whether to draw a bar while media are decoded into memory.
 
     Raises:
-        UserError: under "fail" a clip that cannot be used; under either, a modality that no clip has.
+        UserError: under "fail" a clip that cannot be used; but for "mask", a modality that no clip has.
+
+    absent: under "mask", the modalities that no clip has, as far as the manifest knows; they are left out.
     """
 
     def __init__(
@@ -48,18 +50,14 @@ class EvaluationSet:
     ) -> None:
         self.clips = list(clips)
         self.tokenizer = tokenizer
+        self.absent = [m for m in modalities if missing == "mask" and not any(clip.present(m) for clip in self.clips)]
+        policy = "fail" if missing == "fail" else "drop"
         self.datasets = {
-            modality: ClipDataset(
-                clips,
-                config,
-                (modality,),
-                tokenizer,
-                training=False,
-                missing=missing,
-                progress=progress,
-                others=others,
+            m: ClipDataset(
+                clips, config, (m,), tokenizer, training=False, missing=policy, progress=progress, others=others
             )
-            for modality in modalities
+            for m in modalities
+            if m not in self.absent
         }
 
     def prepare(self) -> None:

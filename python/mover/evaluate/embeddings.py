@@ -6,23 +6,27 @@ The file is the seam of evaluation: whatever writes it, this model or another sy
     text           (C, d)  one row per caption
     text_owner     (C,)    index into ids: the clip of each caption; may be left out when C = N, row i for clip i
     video, audio   (N, d)  one row per clip
+    <modality>     (N, d)  the same, of a modality of any other name of a-z, 0-9 and _
     <modality>_present (N,) bool, optional: false where the clip has no such modality and the row means nothing
+    labels                 not read
 
-At least two of text, video and audio. Rows need not have length 1: they are normalised when ranked.
+At least two modalities. Rows need not have length 1: they are normalised when ranked.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from mover.config import BUILT_IN, RESERVED
 from mover.errors import UserError
 
-MODALITIES = ("text", "video", "audio")
+_PRESENT = "_present"
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,9 @@ class Embeddings:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The modalities that are there, in the order text, video, audio."""
-        return tuple(m for m in MODALITIES if m in self.vectors)
+        """The modalities that are there: text, video and audio first, then the others in their order."""
+        first = [m for m in BUILT_IN if m in self.vectors]
+        return (*first, *(m for m in self.vectors if m not in BUILT_IN))
 
     def missing(self, modality: str) -> list[str]:
         """Ids of the clips without `modality`."""
@@ -54,13 +59,26 @@ class Embeddings:
         clips = np.unique(self.text_owner[bad]) if modality == "text" else np.flatnonzero(bad)
         return [self.ids[i] for i in clips if self.present[modality][i]]
 
+    def under(self, missing: str) -> Embeddings:
+        """What is ranked under a policy: "drop", the clips that have every modality; any other, all of them."""
+        if missing != "drop":
+            return self
+        chosen = np.flatnonzero(np.logical_and.reduce(list(self.present.values())))
+        place = np.full(len(self.ids), -1, dtype=np.int64)
+        place[chosen] = np.arange(len(chosen))
+        owner = place[self.text_owner]
+        captions = np.flatnonzero(owner >= 0)
+        vectors = {m: rows[captions if m == "text" else chosen] for m, rows in self.vectors.items()}
+        present = {m: flags[chosen] for m, flags in self.present.items()}
+        return Embeddings([self.ids[i] for i in chosen], vectors, owner[captions], present)
+
 
 def save_embeddings(embeddings: Embeddings, path: Path) -> None:
     """Write the npz file described above, aside first and then in one move."""
     arrays: dict[str, np.ndarray] = {"ids": np.array(embeddings.ids, dtype=np.str_)}
     for modality in embeddings.modalities:
         arrays[modality] = embeddings.vectors[modality]
-        arrays[f"{modality}_present"] = embeddings.present[modality]
+        arrays[f"{modality}{_PRESENT}"] = embeddings.present[modality]
     if "text" in embeddings.vectors:
         arrays["text_owner"] = embeddings.text_owner
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,9 +107,7 @@ def load_embeddings(path: Path) -> Embeddings:
     if repeated:
         raise UserError(f"{path}: 'ids' must be unique; {len(repeated)} are repeated, first '{repeated[0]}'.")
 
-    vectors = {m: arrays[m] for m in MODALITIES if m in arrays}
-    if len(vectors) < 2:
-        raise UserError(f"{path}: expected at least two of the arrays text, video and audio; found {sorted(vectors)}.")
+    vectors = _vectors(path, arrays)
     for modality, rows in vectors.items():
         _check_rows(path, modality, rows, None if modality == "text" else len(ids))
     widths = {modality: rows.shape[1] for modality, rows in vectors.items()}
@@ -114,6 +130,21 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     except (ValueError, TypeError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise UserError(f"{path}: not a whole npz file of plain arrays ({reason}).") from None
+
+
+def _vectors(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays that are modalities, text, video and audio first; every other array has to be known, too."""
+    names = [name for name in arrays if name not in RESERVED and not name.endswith(_PRESENT)]
+    strange = [name for name in names if not re.fullmatch("[a-z][a-z0-9_]*", name)]
+    if strange:
+        raise UserError(f"{path}: '{strange[0]}' is no name of a modality: they are of a-z, 0-9 and _, as in 'image'.")
+    if len(names) < 2:
+        raise UserError(f"{path}: expected at least two of the arrays text, video, audio, …; found {sorted(names)}.")
+    flags = [name for name in arrays if name.endswith(_PRESENT) and name.removesuffix(_PRESENT) not in names]
+    if flags:
+        raise UserError(f"{path}: there is '{flags[0]}', but no array '{flags[0].removesuffix(_PRESENT)}'.")
+    order = sorted(names, key=lambda name: BUILT_IN.index(name) if name in BUILT_IN else len(BUILT_IN))
+    return {name: arrays[name] for name in order}
 
 
 def _check_rows(path: Path, modality: str, rows: np.ndarray, count: int | None) -> None:
@@ -139,7 +170,7 @@ def _owner(path: Path, arrays: dict[str, np.ndarray], clips: int) -> np.ndarray:
 
 
 def _present(path: Path, arrays: dict[str, np.ndarray], modality: str, clips: int) -> np.ndarray:
-    flags = arrays.get(f"{modality}_present", np.ones(clips, dtype=bool))
+    flags = arrays.get(f"{modality}{_PRESENT}", np.ones(clips, dtype=bool))
     if flags.shape != (clips,) or flags.dtype != np.bool_:
         raise UserError(f"{path}: '{modality}_present' is {flags.dtype} {flags.shape}; expected bool ({clips},).")
     return flags

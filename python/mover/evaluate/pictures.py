@@ -12,6 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
+from mover.evaluate.metrics import headline
+
+PLANS_PER_ROW = 5
 _INK = "#222222"
 _COLORS = {
     "total": "#222222", "mover": "#7b3fa0", "volume_contrastive": "#1f77b4", "pairwise": "#2a9d5c",
@@ -40,11 +43,12 @@ def draw_curves(log: Sequence[Mapping[str, Any]], path: Path, title: str) -> Non
     _dress(left, "loss", "training loss", outside=False)
 
     checks = [line for line in log if line["kind"] == "validation"]
-    for name in checks[-1]["R@1"] if checks else ():
+    directions = list(checks[-1]["R@1"]) if checks else []
+    for name in directions:
         values = np.array([line["R@1"].get(name, np.nan) for line in checks])
         right.plot(
             [line["step"] for line in checks], values, label=name, color=_COLORS.get(name), marker="o", markersize=3,
-            linewidth=2.4 if name == "T2VA" else 1.3,
+            linewidth=2.4 if name == headline(directions) else 1.3,
         )  # fmt: skip
     _dress(right, "R@1 (%)", "validation Recall@1", outside=True)
     right.set_ylim(0, 102)
@@ -61,10 +65,14 @@ def draw_plans(plans: Mapping[str, np.ndarray], path: Path, title: str) -> None:
         path: the PNG file to write.
         title: heading of the picture.
     """
-    figure = Figure(figsize=(1.2 + 3.9 * len(plans), 4.6), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(1, len(plans)))
+    width = min(len(plans), PLANS_PER_ROW)
+    height = -(-len(plans) // width)
+    figure = Figure(figsize=(1.2 + 3.9 * width, 0.3 + 4.3 * height), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(height, width)).ravel()
+    for panel in panels[len(plans) :]:
+        panel.set_axis_off()
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=_INK)
-    for panel, (name, plan) in zip(panels, plans.items(), strict=True):
+    for panel, (name, plan) in zip(panels, plans.items(), strict=False):
         rows, _, columns = name.partition("-")
         image = panel.imshow(plan * len(plan), norm=PowerNorm(0.5, 0, 1), cmap="magma", interpolation="nearest")
         right = 100 * np.trace(plan)

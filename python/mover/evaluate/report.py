@@ -11,41 +11,45 @@ from typing import Any
 from rich.table import Table
 
 from mover.evaluate.embeddings import Embeddings
+from mover.evaluate.metrics import joint_score
 
-COLUMNS = ("R@1", "R@5", "R@10", "MdR", "MnR", "N")
+COLUMNS = ("R@1", "R@5", "R@10", "MdR", "MnR", "N", "clips")
 META = "_meta"
 """Key of metrics.json that holds where the numbers come from; every other key is a direction."""
 
 
 def metrics_table(metrics: dict[str, dict[str, float]], title: str) -> Table:
-    """One row per direction: Recall@K in percent, median and mean rank from 1, number of queries N."""
+    """One row per direction: Recall@K in percent, median and mean rank from 1, number of queries N and of clips."""
     table = Table(title=title, title_justify="left", caption_justify="left")
     table.add_column("direction")
     for column in COLUMNS:
         table.add_column(column, justify="right")
     for name, row in metrics.items():
         if name != META:
-            table.add_row(name, *(f"{row[c]:.0f}" if c == "N" else f"{row[c]:.1f}" for c in COLUMNS))
+            table.add_row(name, *(f"{row[c]:.0f}" if c in ("N", "clips") else f"{row[c]:.1f}" for c in COLUMNS))
     return table
 
 
-def provenance(embeddings: Embeddings, missing: str) -> dict[str, Any]:
+def provenance(listed: Embeddings, missing: str, anchor: str | None = None) -> dict[str, Any]:
     """What the numbers were computed on.
 
     Args:
-        embeddings: what was ranked.
-        missing: the policy for clips that lack a modality.
+        listed: all clips.
+        missing: the policy for clips that lack a modality; what it leaves of them was ranked.
+        anchor: of the joint directions, where there is no text.
     """
-    ids = "\n".join(embeddings.ids)
+    ranked = listed.under(missing)
+    ids = "\n".join(ranked.ids)
     return {
-        "clips": len(embeddings.ids),
-        "captions": len(embeddings.text_owner),
-        "without": {m: len(embeddings.missing(m)) for m in embeddings.modalities},
-        "unusable_rows": {m: len(embeddings.unusable(m)) for m in embeddings.modalities},
+        "listed": len(listed.ids),
+        "clips": len(ranked.ids),
+        "captions": len(ranked.text_owner),
+        "without": {m: len(listed.missing(m)) for m in listed.modalities},
+        "unusable_rows": {m: len(ranked.unusable(m)) for m in ranked.modalities},
         "missing_policy": missing,
         "ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
         "ties": "expected value under random order",
-        "joint_score": "volume",
+        "joint_score": joint_score(ranked, anchor),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,17 +99,28 @@ def evaluate_checkpoint(
     if out is None:
         run = checkpoint.absolute().parent.parent if checkpoint.absolute().parent.name == "checkpoints" else checkpoint
         out = run / ("metrics.json" if split == config.data.test_split else f"metrics-{split}.json")
-    return _finish(embeddings, missing, where, out, meta, say)
+    for modality in data.absent:
+        say(f"no clip has {modality}: its directions are left out")
+    return _finish(embeddings, missing, where, out, meta, say, config.objective.anchor, data.absent)
 
 
 def evaluate_embeddings(
-    path: Path, *, missing: str = "fail", device: str = "auto", out: Path | None = None, say: Say = lambda text: None
+    path: Path,
+    *,
+    missing: str = "fail",
+    anchor: str | None = None,
+    device: str = "auto",
+    out: Path | None = None,
+    say: Say = lambda text: None,
 ) -> Result:
     """Rank the embeddings of an npz file (see `mover.evaluate.embeddings`) and write the metrics.
 
     Args:
         path: the file, whoever made it.
-        missing: "fail": refuse clips without a modality; "drop": leave them out of the directions that need it.
+        missing: "fail": refuse clips without a modality; "drop": leave them out of every direction; "mask": use them in
+            the directions for which they have what is needed.
+        anchor: the modality that the joint directions compare with all others, where there is no text; default: the
+            first.
         device: auto, cpu, cuda or cuda:N.
         out: the file to write; default: beside `path`, with the ending .metrics.json.
         say: takes a line about what is going on.
@@ -124,23 +135,40 @@ def evaluate_embeddings(
             if without:
                 raise UserError(
                     f"{path}: {len(without)} of {len(embeddings.ids)} clips have no {modality}, first '{without[0]}': "
-                    "leave them out of the directions that need it with --missing drop."
+                    "leave them out of every direction with --missing drop, or of those that need it with "
+                    "--missing mask."
                 )
     out = out or path.with_suffix(".metrics.json")
-    return _finish(embeddings, missing, pick_device(device), out, {"embeddings": str(path)}, say)
+    return _finish(embeddings, missing, pick_device(device), out, {"embeddings": str(path)}, say, anchor)
 
 
 def _finish(
-    embeddings: Embeddings, missing: str, device: torch.device, out: Path, meta: dict[str, Any], say: Say
+    listed: Embeddings,
+    missing: str,
+    device: torch.device,
+    out: Path,
+    meta: dict[str, Any],
+    say: Say,
+    anchor: str | None,
+    absent: Sequence[str] = (),
 ) -> Result:
+    """Rank what the policy leaves; `absent`: modalities of the run that are not among those listed."""
+    embeddings = listed.under(missing)
+    if not embeddings.ids:
+        raise UserError(
+            f"None of {len(listed.ids)} clips has all of {', '.join(listed.modalities)}: nothing is left under "
+            "missing drop. Take mask, or leave a modality out of the run."
+        )
     for modality in embeddings.modalities:
         bad = embeddings.unusable(modality)
         if bad:
             say(f"{len(bad)} clips have a {modality} row that is zero or not finite and ranks last, first '{bad[0]}'")
-    metrics = retrieval_metrics(embeddings, device)
+    anchor = anchor if anchor in embeddings.modalities or not absent else None
+    metrics = retrieval_metrics(embeddings, device, anchor=anchor)
     if not metrics:
         raise UserError("No clip has two modalities: there is nothing to rank.")
-    meta = {**meta, **provenance(embeddings, missing)}
+    meta = {**meta, **provenance(listed, missing, anchor)}
+    meta["without"] |= dict.fromkeys(absent, len(listed.ids))
     write_metrics(out, metrics, meta)
     return Result(metrics, meta, out)
 

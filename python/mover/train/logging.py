@@ -11,12 +11,15 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from mover.evaluate.metrics import headline
+
 
 class RunLog:
     """log.jsonl: one JSON object per line, flushed as it is written.
 
     Lines have "kind": "train" (step, loss, terms, lr, temperatures, grad_norm, samples_per_second, and rows, how many
-    of each modality were trained on since the line before) or "validation" (step, R@1 by direction, mean).
+    of each modality were trained on since the line before) or "validation" (step, R@1 and number of clips by
+    direction, mean).
     """
 
     def __init__(self, path: Path, keep_until: int = 0) -> None:
@@ -99,13 +102,15 @@ class Display:
                 highlight=False, soft_wrap=True,
             )  # fmt: skip
 
-    def validation(self, step: int, recall: dict[str, float], best: bool) -> None:
-        """After a validation: R@1 in percent by direction."""
+    def validation(self, step: int, recall: dict[str, float], clips: dict[str, int], best: bool) -> None:
+        """After a validation: R@1 in percent and number of clips by direction."""
+        least, most = min(clips.values()), max(clips.values())
+        count = f"{most} clips" if least == most else f"{least} to {most} clips"
         values = "  ".join(f"{name} {value:.1f}" for name, value in recall.items())
-        self._recall = f"{recall.get('T2VA', next(iter(recall.values()), float('nan'))):.1f}"
+        self._recall = f"{recall[headline(list(recall))]:.1f}"
         if self._bar is not None:
             self._bar.update(self._task, recall=self._recall)
-        self.say(f"step {step}: validation R@1  {values}{'  (best so far)' if best else ''}")
+        self.say(f"step {step}: validation R@1  {values}  ({count}{', best so far' if best else ''})")
 
     def say(self, text: str) -> None:
         """A line above the bar."""

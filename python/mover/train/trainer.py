@@ -136,13 +136,15 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
             improved = False
             if validation is not None and (last or done % config.train.validate_every == 0):
                 embeddings = _embed(model, validation, config, device)
-                recall = _recall(embeddings, device)
+                metrics = _validate(embeddings, config, device)
+                recall = {name: row["R@1"] for name, row in metrics.items()}
+                counts = {name: int(row["clips"]) for name, row in metrics.items()}
                 score = float(np.mean(list(recall.values())))
                 improved = best is None or score >= best["score"]  # of equals the later
                 if improved:
                     best = {"step": done, "score": score, "R@1": recall}
-                log.write("validation", done, **{"R@1": recall}, mean=round(score, 4))
-                display.validation(done, recall, improved)
+                log.write("validation", done, **{"R@1": recall}, clips=counts, mean=round(score, 4))
+                display.validation(done, recall, counts, improved)
                 spent.skip()
 
             if last or improved or stop.requested or done % config.train.checkpoint_every == 0:
@@ -212,7 +214,10 @@ def _diverged(what: str, step: int, config: Config) -> UserError:
 def _validation_set(
     config: Config, clips: list[Clip], tokenizer: Tokenizer | None, console: Console
 ) -> EvaluationSet | None:
-    """The validation split, decoded if it is to be kept in memory; None when the manifest has no such clips."""
+    """The validation split, decoded if it is to be kept in memory; None when the manifest has no such clips.
+
+    Clips that lack a modality are treated as those of training: dropped, or masked.
+    """
     chosen = [clip for clip in clips if clip.split == config.data.validation_split]
     if not chosen:
         console.print(
@@ -222,7 +227,7 @@ def _validation_set(
         return None
     validation = EvaluationSet(
         chosen, config.data, config.modalities, tokenizer,
-        missing="drop", progress=console.is_terminal, others=config.model.others,
+        missing=config.data.missing, progress=console.is_terminal, others=config.model.others,
     )  # fmt: skip
     validation.prepare()
     return validation
@@ -230,15 +235,18 @@ def _validation_set(
 
 def _embed(model: MoverModel, validation: EvaluationSet, config: Config, device: torch.device) -> Embeddings:
     size = config.evaluate.batch_size
-    return embed(model, validation, batch_size=size, device=device, precision=config.train.precision)
+    listed = embed(model, validation, batch_size=size, device=device, precision=config.train.precision)
+    return listed.under(config.data.missing)
 
 
-def _recall(embeddings: Embeddings, device: torch.device) -> dict[str, float]:
-    """R@1 in percent by direction, the joint ones included."""
-    metrics = retrieval_metrics(embeddings, device)
+def _validate(embeddings: Embeddings, config: Config, device: torch.device) -> dict[str, dict[str, float]]:
+    """The metrics by direction, the joint ones included."""
+    anchor = config.objective.anchor if config.objective.anchor in embeddings.modalities else None
+    metrics = retrieval_metrics(embeddings, device, anchor=anchor)
     if not metrics:
-        raise UserError(f"No validation clip has two of {', '.join(embeddings.modalities)}: repair the media.")
-    return {name: row["R@1"] for name, row in metrics.items()}
+        needed = "two" if config.data.missing == "mask" else "all"
+        raise UserError(f"No validation clip has {needed} of {', '.join(embeddings.modalities)}: repair the media.")
+    return metrics
 
 
 def _plans(objective: Objective, embeddings: Embeddings, size: int, device: torch.device) -> dict[str, np.ndarray]:
@@ -247,8 +255,13 @@ def _plans(objective: Objective, embeddings: Embeddings, size: int, device: torc
     if len(chosen) < 2:
         return {}
     z, present = {}, {}
-    for m, rows in embeddings.vectors.items():
-        places = chosen
+    for m in objective.modalities:
+        if m not in embeddings.vectors:  # no clip has it
+            width = next(iter(embeddings.vectors.values())).shape[1]
+            z[m] = torch.zeros(len(chosen), width, device=device)
+            present[m] = torch.zeros(len(chosen), dtype=torch.bool, device=device)
+            continue
+        rows, places = embeddings.vectors[m], chosen
         if m == "text":  # the first caption; a clip without one takes any row, which is not read
             places = np.searchsorted(embeddings.text_owner, chosen).clip(max=len(rows) - 1)
         z[m] = torch.from_numpy(rows[places]).to(device)

@@ -46,6 +46,18 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["e.npz"]
 
 
+def test_any_name_is_a_modality(tmp_path: Path) -> None:
+    rows, flags = np.ones((3, 4), np.float16), np.array([True, True, False])
+    path = write(tmp_path / "e.npz", depth=rows, depth_present=flags, labels=np.array(["x", "y", "z"]), a=rows)
+    got = load_embeddings(path)
+    assert got.modalities == ("text", "video", "audio", "depth", "a")
+    assert got.missing("depth") == ["c"] and got.missing("a") == []
+    save_embeddings(got, tmp_path / "again.npz")
+    assert load_embeddings(tmp_path / "again.npz").modalities == got.modalities
+    bare = dict.fromkeys(("text", "text_owner", "video", "video_present"))
+    assert load_embeddings(write(tmp_path / "b.npz", **bare, image=rows)).modalities == ("audio", "image")
+
+
 def test_one_caption_per_clip_needs_no_owner(tmp_path: Path) -> None:
     path = write(tmp_path / "e.npz", text=np.ones((3, 4)), text_owner=None)
     assert load_embeddings(path).text_owner.tolist() == [0, 1, 2]
@@ -78,7 +90,12 @@ def test_unusable_rows_are_named_and_absent_ones_are_not(tmp_path: Path) -> None
         ({"ids": None}, "no array 'ids'"),
         ({"ids": np.array([["a"]])}, "'ids' has the shape"),
         ({"ids": np.array(["a", "b", "a"])}, "must be unique; 1 are repeated, first 'a'"),
-        ({"video": None, "audio": None}, "at least two of the arrays"),
+        ({"video": None, "audio": None, "video_present": None}, "at least two of the arrays"),
+        ({"video": None}, "there is 'video_present', but no array 'video'"),
+        ({"Image": np.ones((3, 4))}, "'Image' is no name of a modality"),
+        ({"image": np.ones((2, 4))}, r"'image' has the shape \(2, 4\); expected \(3, d\)"),
+        ({"image": np.ones((3, 5))}, "one width"),
+        ({"image": np.ones((3, 4)), "image_present": np.ones(4, dtype=bool)}, "'image_present' is bool"),
         ({"video": np.ones((2, 4))}, r"'video' has the shape \(2, 4\); expected \(3, d\)"),
         ({"video": np.ones(3)}, "'video' has the shape"),
         ({"audio": np.ones((3, 5))}, "one width"),

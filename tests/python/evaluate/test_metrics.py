@@ -3,85 +3,162 @@
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from mover.errors import UserError
 from mover.evaluate import rank as rank_module
 from mover.evaluate.embeddings import Embeddings
-from mover.evaluate.metrics import DIRECTIONS, retrieval_metrics
+from mover.evaluate.metrics import Direction, directions, headline, joint_score, retrieval_metrics
 from mover.evaluate.report import COLUMNS, META, metrics_table, provenance, write_metrics
 
 NAMES = ["T2V", "V2T", "T2A", "A2T", "V2A", "A2V", "T2VA", "VA2T"]
 
 
-def make(clips: int = 9, d: int = 6, seed: int = 0, noise: float = 0.7) -> Embeddings:
+THREE = ("text", "video", "audio")
+NAMED = [
+    ("video", "audio"),
+    ("text", "image"),
+    ("image", "notes"),
+    THREE,
+    ("text", "image", "notes"),
+    ("image", "notes", "audio"),
+    (*THREE, "depth"),
+    (*THREE, "depth", "notes"),
+    ("depth", "image", "notes", "video", "audio"),
+]
+
+
+def make(clips: int = 9, d: int = 6, seed: int = 0, noise: float = 0.7, modalities: Any = THREE) -> Embeddings:
     """Clips with one to three captions, all modalities around one centre per clip."""
     random = np.random.default_rng(seed)
     centre = random.normal(size=(clips, d))
     owner = np.array([i for i in range(clips) for _ in range(1 + i % 3)])
-    rows = {
-        "text": centre[owner] + noise * random.normal(size=(len(owner), d)),
-        "video": centre + noise * random.normal(size=(clips, d)),
-        "audio": centre + noise * random.normal(size=(clips, d)),
-    }
+    places = {m: owner if m == "text" else np.arange(clips) for m in modalities}
+    rows = {m: centre[place] + noise * random.normal(size=(len(place), d)) for m, place in places.items()}
     vectors = {m: (v / np.linalg.norm(v, axis=1, keepdims=True)).astype(np.float32) for m, v in rows.items()}
     present = {m: np.ones(clips, dtype=bool) for m in rows}
+    owner = owner if "text" in modalities else np.zeros(0, dtype=np.int64)
     return Embeddings([f"clip{i}" for i in range(clips)], vectors, owner, present)
 
 
-def score(left: list[np.ndarray], right: list[np.ndarray]) -> float:
-    """Cosine of two vectors; minus the volume of three, by the determinant of their Gram matrix."""
-    rows = np.array([*left, *right], dtype=np.float64)
-    if len(rows) == 2:
-        return float(rows[0] @ rows[1])
-    return -math.sqrt(max(0.0, float(np.linalg.det(rows @ rows.T))))
+def volume(one: np.ndarray, others: np.ndarray) -> float:
+    """The volume of a vector with others, by the determinant of their Gram matrix."""
+    rows = np.vstack([one, others]).astype(np.float64)
+    return math.sqrt(max(0.0, float(np.linalg.det(rows @ rows.T))))
 
 
-def brute_force(e: Embeddings, query: tuple[str, ...], target: tuple[str, ...]) -> list[int]:
-    """0-based ranks by loops, no ties expected."""
-    clips = [i for i in range(len(e.ids)) if all(e.present[m][i] for m in query + target)]
+def span(one: np.ndarray, others: np.ndarray) -> float:
+    """The distance of a vector from the span of others, by least squares."""
+    one, others = one.astype(np.float64), others.astype(np.float64)
+    return float(np.linalg.norm(one - np.linalg.pinv(others) @ others @ one))
 
-    def entries(side: tuple[str, ...]) -> list[tuple[int, list[np.ndarray]]]:
-        if side == ("text",):
-            return [(int(o), [v]) for o, v in zip(e.text_owner, e.vectors["text"], strict=True) if o in clips]
-        return [(i, [e.vectors[m][i] for m in side]) for i in clips]
 
+def brute_force(e: Embeddings, direction: Direction) -> tuple[list[int], int]:
+    """0-based ranks by loops, no ties expected, and the number of clips ranked."""
+    single, others = direction.single, direction.others
+    having = {i: [m for m in others if e.present[m][i]] for i in range(len(e.ids))}
+    clips = [i for i in having if e.present[single][i] and having[i]]
+    gaps = any(len(having[i]) < len(others) for i in clips)
+    if single == "text":
+        ones = [(int(o), v) for o, v in zip(e.text_owner, e.vectors["text"], strict=True) if o in clips]
+    else:
+        ones = [(i, e.vectors[single][i]) for i in clips]
+    groups = [(i, np.array([e.vectors[m][i] for m in having[i]])) for i in clips]
+    if others == ("text",):
+        own = zip(e.text_owner, e.vectors["text"], strict=True)
+        groups = [(int(o), v[None]) for o, v in own if o in clips]
+
+    def score(one: np.ndarray, group: np.ndarray) -> float:
+        if len(others) == 1:
+            return float(one.astype(np.float64) @ group[0].astype(np.float64))
+        return -span(one, group) if gaps else -volume(one, group)
+
+    asking, asked = (ones, groups) if direction.query == (single,) else (groups, ones)
     ranks = []
-    for owner, left in entries(query):
-        scored = [(score(left, right), other == owner) for other, right in entries(target)]
+    for owner, left in asking:
+        scored = [
+            (score(left, right) if asking is ones else score(right, left), other == owner) for other, right in asked
+        ]
         best = max(s for s, mine in scored if mine)
         ranks.append(sum(s > best for s, mine in scored if not mine))
-    return ranks
+    return ranks, len(clips)
 
 
-@pytest.mark.parametrize("absent", [False, True])
-def test_every_direction_against_loops(absent: bool) -> None:
-    embeddings = make()
-    if absent:
-        embeddings.present["audio"][[1, 4]] = False
-        embeddings.present["video"][2] = False
-    metrics = retrieval_metrics(embeddings)
-    assert list(metrics) == NAMES
-    for direction in DIRECTIONS:
-        ranks = np.array(brute_force(embeddings, direction.query, direction.target))
+@pytest.mark.parametrize("missing", ["fail", "drop", "mask"])
+@pytest.mark.parametrize("modalities", NAMED, ids="-".join)
+def test_every_direction_against_loops(modalities: tuple[str, ...], missing: str) -> None:
+    embeddings = make(clips=14, modalities=modalities)
+    if missing != "fail":
+        random = np.random.default_rng(len(modalities))
+        for m in modalities:
+            embeddings.present[m] &= random.random(14) > 0.25
+            gone = ~embeddings.present[m]
+            embeddings.vectors[m][gone[embeddings.text_owner] if m == "text" else gone] = np.nan
+    complete = [i for i in range(14) if all(flags[i] for flags in embeddings.present.values())]
+    ranked = embeddings.under(missing)
+    assert len(complete) < 14 or missing == "fail"
+    assert ranked.ids == [f"clip{i}" for i in (complete if missing == "drop" else range(14))]
+    anchor = modalities[1]
+    metrics = retrieval_metrics(ranked, anchor=anchor)
+    assert list(metrics) == [d.name for d in directions(ranked.modalities, anchor)]
+    for direction in directions(ranked.modalities, anchor):
+        ranks, clips = brute_force(ranked, direction)
         row = metrics[direction.name]
-        assert row["N"] == len(ranks)
+        assert (row["N"], row["clips"]) == (len(ranks), clips)
         for k in (1, 5, 10):
-            assert row[f"R@{k}"] == pytest.approx(100 * (ranks < k).mean(), abs=1e-3)
+            assert row[f"R@{k}"] == pytest.approx(100 * (np.array(ranks) < k).mean(), abs=1e-3)
         assert row["MdR"] == np.median(ranks) + 1
-        assert row["MnR"] == pytest.approx(ranks.mean() + 1, abs=1e-3)
+        assert row["MnR"] == pytest.approx(np.mean(ranks) + 1, abs=1e-3)
+    counts = {row["clips"] for row in metrics.values()}
+    assert counts == {len(complete)} if missing == "drop" else len(counts) == 1 or missing == "mask"
+    expected = {"fail": "volume", "drop": "volume", "mask": "span"}[missing]
+    assert joint_score(ranked, anchor) == (expected if len(modalities) > 2 else None)
 
 
-def test_missing_modalities_leave_only_their_directions() -> None:
+def test_names_and_order_of_directions() -> None:
+    def names(*modalities: str, anchor: str | None = None) -> list[str]:
+        return [direction.name for direction in directions(modalities, anchor)]
+
+    assert names("text", "image") == ["T2image", "image2T"]
+    assert names(*THREE, anchor="video")[-2:] == ["T2VA", "VA2T"]
+    assert names(*THREE, "depth", "notes")[-2:] == ["T2VA+depth+notes", "VA+depth+notes2T"]
+    assert names("video", "depth", "notes")[-2:] == ["V2depth+notes", "depth+notes2V"]
+    assert names("video", "depth", "notes", anchor="depth")[-2:] == ["depth2V+notes", "V+notes2depth"]
+    assert len(names(*THREE, "a", "b", "c", "d", "e")) == 8 * 7 + 2
+    assert len(names(*THREE, "a", "b", "c", "d", "e", "f")) == 9 * 8
+    assert headline(names("text", "image")) == "T2image" and headline(NAMES) == "T2VA"
+    with pytest.raises(UserError, match="anchor 'smell' is not among"):
+        names("video", "depth", anchor="smell")
+    with pytest.raises(UserError, match="a2b2c"):
+        names("a", "b2c", "a2b", "c")
+
+
+def test_what_a_clip_lacks_leaves_it_out_of_what_needs_it() -> None:
     embeddings = make()
     embeddings.present["audio"][[1, 4]] = False
-    metrics = retrieval_metrics(embeddings)
-    assert (metrics["V2A"]["N"], metrics["VA2T"]["N"]) == (7, 7)
-    assert metrics["V2T"]["N"] == 9
+    embeddings.present["text"][2] = False
+    embeddings.present["video"][1] = False  # nothing is left to compare clip 1's captions with
+    counts = {name: row["clips"] for name, row in retrieval_metrics(embeddings).items()}
+    assert counts == {"T2V": 7, "V2T": 7, "T2A": 6, "A2T": 6, "V2A": 7, "A2V": 7, "T2VA": 7, "VA2T": 7}
+    assert {row["clips"] for row in retrieval_metrics(embeddings.under("drop")).values()} == {6}
     embeddings.present["audio"][:] = False
-    assert list(retrieval_metrics(embeddings)) == ["T2V", "V2T"]
+    assert list(retrieval_metrics(embeddings)) == ["T2V", "V2T", "T2VA", "VA2T"]
+    assert embeddings.under("drop").ids == []
+
+
+def test_rows_that_are_not_there_are_not_read() -> None:
+    embeddings = make(modalities=(*THREE, "depth"))
+    for place, m in enumerate(embeddings.modalities):
+        embeddings.present[m][[place, place + 4]] = False
+    expected = retrieval_metrics(embeddings)
+    for foreign in (0.0, np.nan, np.inf, 1e30):
+        for m in ("video", "audio", "depth"):
+            embeddings.vectors[m][~embeddings.present[m]] = foreign
+        assert retrieval_metrics(embeddings) == expected
 
 
 def test_two_modalities_have_two_directions() -> None:
@@ -168,6 +245,12 @@ def test_report(tmp_path: Path) -> None:
     assert all(set(row) == set(COLUMNS) for row in written.values())
     assert (meta["clips"], meta["captions"], meta["split"], meta["missing_policy"]) == (9, 18, "test", "fail")
     assert len(meta["ids_sha256"]) == 64
+    embeddings.present["audio"][0] = False
+    dropped, masked = provenance(embeddings, "drop"), provenance(embeddings, "mask")
+    assert (dropped["listed"], dropped["clips"], dropped["captions"], dropped["joint_score"]) == (9, 8, 17, "volume")
+    assert (masked["listed"], masked["clips"], masked["captions"], masked["joint_score"]) == (9, 9, 18, "span")
+    assert dropped["without"] == masked["without"] == {"text": 0, "video": 0, "audio": 1}
+    assert masked["ids_sha256"] == meta["ids_sha256"] != dropped["ids_sha256"]
     assert not [p for p in path.parent.iterdir() if p != path]
 
     console = Console(file=io.StringIO(), width=100)

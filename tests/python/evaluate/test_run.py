@@ -86,7 +86,9 @@ def test_metrics_of_a_checkpoint_and_of_its_embeddings_agree(checkpoint: Path, t
 def test_another_split_does_not_overwrite_the_result_of_the_test_split(checkpoint: Path) -> None:
     result = evaluate_checkpoint(checkpoint, split="val")
     assert result.path.name == "metrics-val.json"
-    assert result.metrics["V2A"] == {"R@1": 100, "R@5": 100, "R@10": 100, "MdR": 1, "MnR": 1, "N": 1}
+    assert result.metrics["V2A"] == {
+        "R@1": 100, "R@5": 100, "R@10": 100, "MdR": 1, "MnR": 1, "N": 1, "clips": 1
+    }  # fmt: skip
 
 
 def test_the_batch_size_does_not_matter(checkpoint: Path, tmp_path: Path) -> None:
@@ -126,15 +128,33 @@ def test_clips_without_a_modality(checkpoint: Path, data: Path, tmp_path: Path) 
     assert not out.exists()
 
     kept = tmp_path / "e.npz"
-    result = evaluate_checkpoint(checkpoint, manifest=manifest, missing="drop", out=out, embeddings_out=kept)
-    counts = {name: row["N"] for name, row in result.metrics.items()}
-    assert (counts["V2T"], counts["A2T"], counts["V2A"], counts["VA2T"]) == (5, 5, 4, 4)
-    assert {m: list(reasons) for m, reasons in result.meta["left_out"].items()}.keys() == {"video", "audio"}
-    assert result.meta["without"] == {"text": 0, "video": 1, "audio": 1}
+    results = {}
+    for missing, expected in {"mask": (5, 5, 4, 6), "drop": (4, 4, 4, 4)}.items():
+        result = evaluate_checkpoint(checkpoint, manifest=manifest, missing=missing, out=out, embeddings_out=kept)
+        counts = {name: row["clips"] for name, row in result.metrics.items()}
+        assert (counts["V2T"], counts["A2T"], counts["V2A"], counts["VA2T"]) == expected
+        assert {m: list(reasons) for m, reasons in result.meta["left_out"].items()}.keys() == {"video", "audio"}
+        assert result.meta["without"] == {"text": 0, "video": 1, "audio": 1}
+        assert (result.meta["listed"], result.meta["clips"]) == (6, 6 if missing == "mask" else 4)
+        assert result.meta["joint_score"] == ("span" if missing == "mask" else "volume")
+        results[missing] = result
 
-    with pytest.raises(UserError, match="1 of 6 clips have no video.*--missing drop"):
+    with pytest.raises(UserError, match="1 of 6 clips have no video.*--missing drop.*--missing mask"):
         evaluate_embeddings(kept)
-    assert evaluate_embeddings(kept, missing="drop").metrics == result.metrics
+    for missing, result in results.items():
+        assert evaluate_embeddings(kept, missing=missing).metrics == result.metrics
+
+
+def test_a_modality_that_no_clip_has(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    manifest, out = tmp_path / "manifest.jsonl", tmp_path / "m.json"
+    write_manifest(manifest, [replace(clip, audio=None) for clip in read_manifest(data)])
+    said: list[str] = []
+    result = evaluate_checkpoint(checkpoint, manifest=manifest, missing="mask", out=out, say=said.append)
+    assert list(result.metrics) == ["T2V", "V2T"]
+    assert "no clip has audio: its directions are left out" in said
+    assert result.meta["without"] == {"text": 0, "video": 0, "audio": 6} and result.meta["joint_score"] is None
+    with pytest.raises(UserError, match="None of 6 clips can be used.*audio missing"):
+        evaluate_checkpoint(checkpoint, manifest=manifest, missing="drop", out=out)
 
 
 def test_embedding_leaves_the_model_as_it_was(checkpoint: Path, data: Path) -> None:
