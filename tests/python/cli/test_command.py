@@ -48,6 +48,21 @@ def test_help_of_train_lists_every_setting_and_the_values_of_the_configuration(
     assert f"[{load_config('demo').train.steps}]" in demo
 
 
+def test_help_of_train_tells_of_other_modalities_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
+    _, out, _ = outcome(capsys, "train", "--model.others.depth.kind", "image", "--help")
+    assert out.count("\nmodel.others.NAME:\n") == 1 and "model.others.depth" not in out
+    assert "--model.others.NAME.kind image|features" in out
+    told = " ".join(out.split())
+    assert "[image: 12, features: 0]" in told and "[features: required]" in told and "under 'others'" in told
+    code, _, err = outcome(capsys, "train", "--model.others.NAME.kind", "image")
+    assert code == 2 and "model.others.NAME: expected a name of a-z" in err
+    code, _, err = outcome(capsys, "train", "model.others.depth.kin=image")
+    assert code == 2 and "did you mean model.others.depth.kind?" in err
+
+
 @pytest.mark.parametrize("name", list(IMPORTERS))
 def test_help_of_an_importer_teaches_its_files_and_options(capsys: pytest.CaptureFixture[str], name: str) -> None:
     code, out, err = outcome(capsys, "import", name, "--help")

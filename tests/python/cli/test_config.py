@@ -8,7 +8,7 @@ import yaml
 
 from mover.config import Config
 from mover.configs import differences, load_config, save_config, shipped
-from mover.configs.fields import leaves
+from mover.configs.fields import leaves, values_of
 from mover.errors import UserError
 
 
@@ -127,6 +127,107 @@ def test_wrong_files(tmp_path: Path, text: str, sentence: str) -> None:
     assert sentence in str(raised.value)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+NAMED = {"modalities": "text,depth", "model.others.depth.kind": "features", "model.others.depth.input_size": "8"}
+
+
+def test_modalities_of_other_names(tmp_path: Path) -> None:
+    config = load_config("demo", {**NAMED, "model.others.photo.kind": "image", "model.others.depth.length": "none"})
+    depth = config.model.others["depth"]
+    assert (depth.kind, depth.input_size, depth.length, depth.layers) == ("features", 8, None, 0)
+    assert config.model.others["photo"].layers == 12 and config.modalities == ("text", "depth")
+    path = tmp_path / "config.yaml"
+    save_config(config, path)
+    assert load_config(path) == config
+    assert load_config(path, {"model.others.photo.layers": "2"}).model.others["photo"].layers == 2
+    wider = load_config(path, {"model.others.depth.input_size": 9})
+    assert differences(config, wider) == {"model.others.depth.input_size": (8, 9)}
+    gone = differences(load_config("demo", NAMED), config)
+    assert gone["model.others.photo.layers"] == (None, 12) and "model.others.depth.layers" not in gone
+    assert values_of(config)["model.others.depth.input_size"] == 8
+    assert "model.others.NAME.input_size" not in values_of(config)
+    path.write_text("model:\n  others:\n")
+    assert load_config(path) == Config()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"model.others.depth.kind": "sound"},
+            "model.others.depth.kind: expected one of image, features, got 'sound'.",
+        ),
+        ({"model.others.depth.kind": None}, "model.others.depth.kind: expected one of image, features, got nothing."),
+        ({"model.others.depth.input_size": None}, "depth.input_size: expected an integer of at least 2, got nothing."),
+        ({"model.others.depth.input_size": "1"}, "depth.input_size: expected an integer of at least 2, got '1'."),
+        (
+            {"model.others.depth.patch_size": "8"},
+            "patch_size: there is no such setting with kind features, only with",
+        ),
+        (
+            {"model.others.depth.checkpoint": "a"},
+            "checkpoint: there is no such setting with kind features, only with",
+        ),
+        (
+            {"model.others.depth.kind": "image"},
+            "input_size: there is no such setting with kind image, only with kind f",
+        ),
+        (
+            {"model.others.depth.layers": "-1"},
+            "model.others.depth.layers: expected an integer of at least 0, got '-1'.",
+        ),
+        (
+            {"model.others.depth.lenght": "3"},
+            "depth.lenght: there is no such setting; did you mean model.others.depth.",
+        ),
+        ({"model.others.depth": "image"}, "but a section of that name; did you mean model.others.depth.kind?"),
+        ({"model.others": "image"}, "but a section of that name; did you mean model.others.NAME.kind?"),
+        ({"model.others.depth.kind.x": "image"}, "model.others.depth.kind.x: there is no such setting."),
+        ({"model.others.Photo.kind": "image"}, "model.others.Photo: expected a name of a-z, 0-9 and _ that begins"),
+        ({"model.others.text.kind": "image"}, "model.others.text: text has a section of its own, model.text."),
+        ({"model.others.labels.kind": "image"}, "model.others.labels: this name means something else in a file"),
+        ({"model.others.a_present.kind": "image"}, "model.others.a_present: this name means something else in a file"),
+        (
+            {"modalities": "text,depth,smell"},
+            "'smell' is none of text, video, audio, and there is no section model.oth",
+        ),
+        ({"modalities": "text,video"}, None),
+        ({"objective.anchor": "depth"}, None),
+    ],
+)
+def test_wrong_settings_of_other_modalities(changes: dict[str, str | None], sentence: str | None) -> None:
+    overrides = {name: value for name, value in {**NAMED, **changes}.items() if value is not None}
+    if sentence is None:
+        load_config("demo", overrides)
+        return
+    with pytest.raises(UserError) as raised:
+        load_config("demo", overrides)
+    assert sentence in str(raised.value)
+    assert "\n" not in str(raised.value) and str(raised.value).count(". ") <= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("depth: 3", "model.others.depth: expected a section of 'key: value' lines, got 3."),
+        ("depth:", "model.others.depth: expected a section of 'key: value' lines, got nothing."),
+        ("depth: {}", "model.others.depth.kind: expected one of image, features, got nothing."),
+        ("depth: {kind: [image]}", "model.others.depth.kind: expected one of image, features, got ['image']."),
+        (
+            "depth: {kind: image, layers: yes}",
+            "model.others.depth.layers: expected an integer of at least 1, got true.",
+        ),
+        ("depth: {kind: image, layers: 0}", "model.others.depth.layers: expected an integer of at least 1, got 0."),
+        ("5: {kind: image}", "model.others.5: expected a name"),
+    ],
+)
+def test_wrong_files_of_other_modalities(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(f"model:\n  others:\n    {text}\n")
+    with pytest.raises(UserError) as raised:
+        load_config(path)
+    assert sentence in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_files_that_are_not_there_or_not_text(tmp_path: Path) -> None:

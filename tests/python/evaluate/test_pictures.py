@@ -1,5 +1,6 @@
 """Pictures are made from whatever a run has logged, and are not blank."""
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,10 @@ def test_the_curves_are_in_the_picture(tmp_path: Path) -> None:
     assert 0 < ink(TRAIN) < ink(TRAIN + CHECKS)
 
 
-@pytest.mark.parametrize("pairs", [["text-video"], ["text-video", "text-audio", "video-audio"]])
+FIVE = [f"{m}-{n}" for m, n in combinations(("text", "video", "audio", "image", "depth"), 2)]
+
+
+@pytest.mark.parametrize("pairs", [["text-video"], ["text-video", "text-audio", "video-audio"], FIVE[:6], FIVE])
 def test_plans(tmp_path: Path, pairs: list[str]) -> None:
     def bright(plan: np.ndarray) -> int:
         draw_plans(dict.fromkeys(pairs, plan), tmp_path / "plan.png", "plans")
