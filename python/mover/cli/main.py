@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from mover.cli.parser import Parser
-from mover.errors import UserError
+from mover.errors import Problems, UserError
 
 COMMANDS = {
     "synth": "make the embedded data set: mp4 clips, captions, manifest",
@@ -37,10 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: that of the process) and return the exit code.
 
     0: done. 1: `mover overlap` found something, or `mover weights` says no. 2: an error of the user's, told in one line
-    on standard error. 130, 143: stopped by Ctrl-C, SIGTERM.
+    on standard error, or in one line for each of several. 130, 143: stopped by Ctrl-C, SIGTERM.
     """
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))
+    except Problems as error:
+        problems = [" ".join(problem.split()) for problem in error.problems]
+        head = "" if len(problems) == 1 else f"{len(problems)} things to put right:\n  "
+        print(f"error: {head}" + "\n  ".join(problems), file=sys.stderr)
+        return 2
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

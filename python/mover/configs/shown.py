@@ -34,10 +34,12 @@ def config_text(config: Config, source: object, given: Collection[str] = ()) -> 
     """
     changed = differences(Config(), config)
     current = values_of(config)
+    given = set(current) & set(given)
     names = [name for name in current if name in changed or name in given]
     head = f"configuration: {source or 'the defaults'}"
     if given:
         head += f", and {len(given)} from the command line, marked *"
+    head += "; defaults in brackets" if names else ""
     margin = max((len(name.rpartition(".")[2]) for name in names), default=0)
     values = {name: setting_text(current[name]) for name in names}
     breadth = max((len(value) for value in values.values() if len(value) <= _WIDTH), default=0)

@@ -24,13 +24,11 @@ from mover.models.filterbank import (
     SAMPLE_RATE,
     TWICE_STD,
 )
-from mover.models.pretrained import PREPROCESSOR, read_json, weight_files
+from mover.models.pretrained import PREPROCESSOR, not_the_file_itself, read_json, weight_files
 from mover.models.text import TextEncoder
 from mover.models.video import VideoEncoder
 
 _TABLE = "relative_attention_bias.weight"
-_LFS_POINTER = b"version https://git-lfs"
-_DAMAGED = "It is incomplete or damaged: download it again."
 
 
 @dataclass
@@ -67,7 +65,7 @@ def inspect(path: Path) -> Report:
     if not path.is_file():
         raise UserError(f"there is nothing at {path}: give a checkpoint's file or folder. Nothing is downloaded.")
     report.facts["bytes"] = _bytes([path])
-    report.problem = _not_the_file_itself(path)
+    report.problem = not_the_file_itself(path)
     if report.problem:
         report.facts = {"what": "no weights", **report.facts}
         return report
@@ -108,7 +106,7 @@ def _folder(report: Report) -> Report:
         report.problem = f"No tower takes it; the towers take folders of type {' and '.join(kinds)}, and BEATs files."
         return report
     files = weight_files(path)
-    bad = next((problem for problem in map(_not_the_file_itself, files) if problem), "")
+    bad = next((problem for problem in map(not_the_file_itself, files) if problem), "")
     if bad:
         report.facts["what"] = f"a {kind} folder without its weights"
         report.problem = bad
@@ -242,19 +240,6 @@ def _vocabulary(path: Path) -> int | str:
         return int(max(ids)) + 1
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "an unknown number of"
-
-
-def _not_the_file_itself(path: Path) -> str:
-    """The sentence about a file that stands in for the one that was meant, or ''."""
-    with open(path, "rb") as file:
-        head = file.read(512)
-    if not head:
-        return f"{path} is empty. {_DAMAGED}"
-    if head.startswith(_LFS_POINTER):
-        return f"{path} is a pointer of git-lfs, not the weights. Run git lfs pull in its repository."
-    if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
-        return f"{path} is a web page, not the weights: the link wanted a browser. Download the file behind it."
-    return ""
 
 
 def _bytes(paths: Iterable[Path]) -> str:

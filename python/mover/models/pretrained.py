@@ -29,6 +29,7 @@ _WEIGHT_FILES = (
 )
 # What a checkpoint may hold beyond the tower: the pooler, heads of other tasks, and constants old versions stored.
 _OTHER_PARTS = re.compile(r"(^|\.)(pooler|lm_head|classifier|cls|decoder|mask_token|position_ids|token_type_ids)(\.|$)")
+_LFS_POINTER = b"version https://git-lfs"
 PREPROCESSOR = "preprocessor_config.json"
 _KEYS_SHOWN = 5
 
@@ -48,7 +49,22 @@ def read_folder_config(config_class: type[_Config], folder: Path, field: str) ->
     Raises:
         UserError: no such folder, no or unreadable `config.json`, no weights, another type of model, a wrong value.
     """
-    model_type = config_class.model_type
+    content = read_folder(config_class.model_type, folder, field)
+    try:
+        return config_class.from_dict(content)
+    except Exception as error:  # the library checks each value, with exceptions of its own
+        raise UserError(
+            f"{field}: {folder / 'config.json'} is no valid configuration: {' '.join(str(error).split())} "
+            "Download the checkpoint again."
+        ) from error
+
+
+def read_folder(model_type: str, folder: Path, field: str) -> dict[str, Any]:
+    """The `config.json` of a checkpoint folder of this type of model, with weights beside it; needs no transformers.
+
+    Raises:
+        UserError: no such folder, no or unreadable `config.json`, no weights, another type of model.
+    """
     if not folder.is_dir():
         raise UserError(
             f"{field}: expected a folder with config.json and model.safetensors, but {folder} is not a folder. "
@@ -66,12 +82,7 @@ def read_folder_config(config_class: type[_Config], folder: Path, field: str) ->
             f"{field}: {folder} holds no weights; expected one of {', '.join(_WEIGHT_FILES)}. "
             "Download the checkpoint's weight file into that folder."
         )
-    try:
-        return config_class.from_dict(content)
-    except Exception as error:  # the library checks each value, with exceptions of its own
-        raise UserError(
-            f"{field}: {path} is no valid configuration: {' '.join(str(error).split())} Download the checkpoint again."
-        ) from error
+    return content
 
 
 def read_json(path: Path, field: str) -> dict[str, Any]:
@@ -99,6 +110,19 @@ def weight_files(folder: Path) -> list[Path]:
     parts = read_json(folder / name, str(folder)).get("weight_map")
     names = sorted(set(parts.values())) if isinstance(parts, dict) else []
     return [folder / part for part in names if (folder / part).is_file()]
+
+
+def not_the_file_itself(path: Path) -> str:
+    """The sentence about a file that stands in for the one that was meant, or ''."""
+    with open(path, "rb") as file:
+        head = file.read(512)
+    if not head:
+        return f"{path} is empty. It is incomplete or damaged: download it again."
+    if head.startswith(_LFS_POINTER):
+        return f"{path} is a pointer of git-lfs, not the weights. Run git lfs pull in its repository."
+    if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
+        return f"{path} is a web page, not the weights: the link wanted a browser. Download the file behind it."
+    return ""
 
 
 def load_folder(model_class: type[_Model], config: PretrainedConfig, folder: Path, field: str) -> _Model:
@@ -153,8 +177,10 @@ def complain_about_keys(
         )
 
 
-def read_beats_file(path: Path, field: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_beats_file(path: Path, field: str, values: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The configuration and the tensors of an official BEATs `.pt` file, read without running code from it.
+
+    values: False gives tensors of the device "meta" and does not read the weights, so it takes no time.
 
     Raises:
         UserError: no such file; damaged; not a dictionary with `cfg` and `model`.
@@ -165,7 +191,7 @@ def read_beats_file(path: Path, field: str) -> tuple[dict[str, Any], dict[str, T
             "Give the path of a downloaded checkpoint; nothing is downloaded for you."
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu" if values else "meta", weights_only=True)
     except Exception as error:  # whatever the reader raises on a damaged file, the file is at fault
         raise UserError(
             f"{field}: {path} cannot be read ({type(error).__name__}: {_first_line(error)}). "

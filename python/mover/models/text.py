@@ -66,6 +66,16 @@ class TextEncoder(Tower):
         return folder_arithmetic(self.roberta.config)
 
 
+def require_tokens(folder: Path, tokens: int, padding: int | None, vocab_size: int, pad_id: int) -> None:
+    """Raise UserError unless the checkpoint in `folder`, of `tokens` tokens, was trained with this tokenizer's."""
+    if tokens != vocab_size or padding != pad_id:
+        raise UserError(
+            f"{_FIELD}: {folder} was trained with {tokens} tokens and padding id {padding}, "
+            f"but the tokenizer has {vocab_size} and {pad_id}. "
+            f"Set data.tokenizer to the tokenizer.json of the checkpoint."
+        )
+
+
 def _random_roberta(config: TextTowerConfig, vocab_size: int, max_tokens: int, pad_id: int) -> RobertaModel:
     from transformers import RobertaConfig, RobertaModel
 
@@ -97,12 +107,7 @@ def _pretrained_roberta(
     from transformers import RobertaConfig, RobertaModel
 
     stored = read_folder_config(RobertaConfig, folder, _FIELD)
-    if stored.vocab_size != vocab_size or stored.pad_token_id != pad_id:
-        raise UserError(
-            f"{_FIELD}: {folder} was trained with {stored.vocab_size} tokens and padding id {stored.pad_token_id}, "
-            f"but the tokenizer has {vocab_size} and {pad_id}. "
-            f"Set data.tokenizer to the tokenizer.json of the checkpoint."
-        )
+    require_tokens(folder, stored.vocab_size, stored.pad_token_id, vocab_size, pad_id)
     longest = stored.max_position_embeddings - pad_id - 1
     if max_tokens > longest:
         raise UserError(

@@ -47,7 +47,7 @@ class VideoEncoder(Tower):
             mean = std = [0.5, 0.5, 0.5]
         else:
             self.vit, self.image_size = _pretrained_vit(config, config.checkpoint, f"{section}.checkpoint")
-            mean, std = _mean_and_std(config.checkpoint, f"{section}.checkpoint")
+            mean, std = mean_and_std(config.checkpoint, f"{section}.checkpoint")
         self.vit.set_attn_implementation("eager" if config.attention == "eager" else "sdpa")
         self.width: int = self.vit.config.hidden_size
         deviation = torch.tensor(std).view(3, 1, 1)
@@ -142,7 +142,8 @@ def _pretrained_vit(config: VitTowerConfig, folder: Path, field: str) -> tuple[V
     return load_folder(ViTModel, stored, folder, field), stored.image_size
 
 
-def _mean_and_std(folder: Path, field: str) -> tuple[list[float], list[float]]:
+def mean_and_std(folder: Path, field: str) -> tuple[list[float], list[float]]:
+    """What the checkpoint in `folder` expects of each colour. Raises UserError, naming `field`, where it does not say."""
     path = folder / PREPROCESSOR
     content = read_json(path, field)
     values = []

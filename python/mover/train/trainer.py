@@ -18,7 +18,7 @@ from rich.console import Console
 from mover.config import Config
 from mover.data.dataset import ClipDataset
 from mover.data.loader import make_loader
-from mover.data.manifest import Clip, read_manifest, select_split
+from mover.data.manifest import Clip
 from mover.data.tokenizer import Tokenizer
 from mover.errors import UserError
 from mover.evaluate.embed import EvaluationSet, embed
@@ -38,7 +38,8 @@ from mover.train.checkpoint import (
     restore_random_state,
     save_checkpoint,
 )
-from mover.train.device import autocast, pick_device, to_device
+from mover.train.checks import check_run
+from mover.train.device import autocast, to_device
 from mover.train.interrupt import StopRequest
 from mover.train.logging import Display, RunLog, read_log
 from mover.train.optimizer import build_optimizer, learning_rates, schedule, set_learning_rate
@@ -70,22 +71,16 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
     console = console or Console()
     steps, batch_size = config.train.steps, config.train.batch_size
 
-    # Machine and folder; nothing is written before everything has been checked.
-    folder = RunFolder(config.folder)
-    checkpoint = folder.admit(config, resume=resume, overwrite=overwrite)
-    device = pick_device(config.train.device)
+    # Folder, machine and data; nothing is written before everything has been checked.
+    ready = check_run(config, resume=resume, overwrite=overwrite, progress=console.is_terminal)
+    folder, checkpoint, device, train_set = ready.folder, ready.checkpoint, ready.device, ready.train_set
+    for warning in ready.warnings:
+        console.print(warning, highlight=False, markup=False, soft_wrap=True)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     torch.manual_seed(config.seed)
-
-    # Data
-    clips = read_manifest(config.data.manifest)
-    tokenizer = Tokenizer.for_data(config.data) if "text" in config.modalities else None
-    train_set = ClipDataset(
-        select_split(clips, config.data.train_split), config.data, config.modalities, tokenizer,
-        training=True, seed=config.seed, progress=console.is_terminal, others=config.model.others,
-    )  # fmt: skip
-    validation = _validation_set(config, clips, tokenizer, console)
+    tokenizer = ready.tokenizer
+    validation = _validation_set(config, ready.clips, tokenizer, console)
 
     # Model, objective, optimiser
     vocab_size = None if tokenizer is None else tokenizer.vocab_size
@@ -220,10 +215,6 @@ def _validation_set(
     """
     chosen = [clip for clip in clips if clip.split == config.data.validation_split]
     if not chosen:
-        console.print(
-            f"No clip is in the split '{config.data.validation_split}': no validation, and 'best' will be the last.",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
         return None
     validation = EvaluationSet(
         chosen, config.data, config.modalities, tokenizer,

@@ -142,11 +142,17 @@ def test_the_other_doors(command: list[str]) -> None:
         (("train", "--config", "demo", "--train.stepz", "3"), "--train.stepz: there is no such setting; did you mean"),
         (("train", "--config", "demo", "--train.step", "3"), "--train.step: there is no such setting"),
         (("train", "--config", "demo", "--batch-size=3"), "did you mean train.batch_size?"),
-        (("train", "--config", "demo", "faster"), "'faster' is not an option"),
-        (("train", "--config", "demo", "--resume", "--overwrite"), "exclude each other"),
-        (("train", "--config", "demo", "--data.manifest", "gone.jsonl"), "gone"),
-        (("train", "--config", "demo", "--train.device", "tpu"), "The device must be"),
-        (("train", "--config", "demo", "--resume", "--name", "never-run"), "no checkpoint at"),
+        (("train", "--config", "demo", "faster"), "'faster' is not an option: they begin with --, or read section."),
+        (("train", "--config", "demo", "train.steps=-3"), "train.steps: expected an integer of at least 1, got '-3'"),
+        (("train", "--config", "demo", "train.stepz=3"), "--train.stepz: there is no such setting; did you mean"),
+        (("train", "--config", "demo", "steps=3"), "--steps: there is no such setting; did you mean train.steps?"),
+        (
+            ("train", "weights.text=a/b"),
+            "--weights.text: there is no such setting; did you mean model.text.checkpoint?",
+        ),
+        (("train", "weights.smell=a"), "--weights.smell: there is no such setting"),
+        (("train", "--config", "demo", "data.manifset=x"), "did you mean data.manifest?"),
+        (("train", "--resume", "tain.steps=3"), "did you mean train.steps?"),
         (("evaluate",), "give either --checkpoint or --embeddings"),
         (("evaluate", "--checkpoint", "a", "--embeddings", "b"), "give either --checkpoint or --embeddings"),
         (("evaluate", "--checkpoint", "nowhere"), "no checkpoint at nowhere"),
@@ -184,6 +190,29 @@ def test_errors_are_one_line_and_exit_code_2(
     assert err.count("\n") == 1
     assert sentence in err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("train.steps=7", {"train.steps": 7}),
+        ("train.batch-size=7 name=mine", {"train.batch_size": 7, "name": "mine"}),
+        ("--resume data.manifest=a=b.jsonl", {"data.manifest": Path("a=b.jsonl")}),
+        ("--data.manifest train.steps=7", {"data.manifest": Path("train.steps=7"), "train.steps": 10000}),
+        ("--train.steps 5 train.steps=6 modalities=text,audio", {"train.steps": 6, "modalities": ("text", "audio")}),
+        ("train.steps=6 --train.steps 5 data.tokenizer=", {"train.steps": 5, "data.tokenizer": Path("")}),
+    ],
+)
+def test_settings_as_words(words: str, expected: dict[str, object]) -> None:
+    from mover.cli.parser import Parser, add_config_option, add_settings, parse_settings
+    from mover.configs.loading import value_at
+
+    parser = Parser(prog="mover train")
+    add_config_option(parser)
+    parser.add_argument("--resume", action="store_true")
+    add_settings(parser, [])
+    _, config = parse_settings(parser, words.split())
+    assert {name: value_at(config, name) for name in expected} == expected
 
 
 def test_hyphens_do_for_underscores(capsys: pytest.CaptureFixture[str]) -> None:

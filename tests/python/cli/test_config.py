@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from mover.config import Config
-from mover.configs import differences, load_config, save_config, shipped
+from mover.configs import config_text, differences, load_config, save_config, shipped
 from mover.configs.fields import leaves, values_of
 from mover.errors import UserError
 
@@ -59,6 +59,32 @@ def test_saved_and_read_back_is_the_same(tmp_path: Path) -> None:
     assert differences(config, config) == {}
     other = load_config("demo", {"train.steps": 5, "modalities": "video,text", "objective.mover": "none"})
     assert differences(config, other) == {"train.steps": (config.train.steps, 5)}
+
+
+def test_what_a_configuration_changes_is_shown() -> None:
+    given = {"train.steps": "5", "train.seed": "?", "data.frames": "8"}
+    config = load_config("demo", {"train.steps": "5", "data.frames": "8", "data.tokenizer": "x" * 70})
+    head, *lines, last = config_text(config, "my.yaml", given).splitlines()
+    assert head == "configuration: my.yaml, and 2 from the command line, marked *; defaults in brackets"
+    assert last.endswith("everything is written to runs/demo/config.yaml")
+    rows, section = {}, ""
+    for line in lines:
+        if line[2] not in " *":
+            section = line.strip() + "."
+        else:
+            mark, name, value, default = line[2], *line[4:].split()
+            rows[section + name] = (mark, value, default)
+    changed = differences(Config(), config)
+    assert set(rows) == set(changed) | {"data.frames"}
+    assert rows["train.steps"] == ("*", "5", "[10000]") and rows["data.frames"] == ("*", "8", "[8]")
+    assert rows["name"] == (" ", "demo", "[run]") and rows["model.audio.dropout"] == (" ", "0", "[0.1]")
+    assert all(len(line) <= 110 for line in lines)
+    starts = {line.index("[") for line in lines if "[" in line and "xxx" not in line}
+    assert len(starts) == 1
+    assert config_text(Config(), None).splitlines() == [
+        "configuration: the defaults",
+        "every setting has its default; everything is written to runs/run/config.yaml",
+    ]
 
 
 def test_empty_sections_stand_for_their_defaults(tmp_path: Path) -> None:

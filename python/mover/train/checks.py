@@ -1,0 +1,188 @@
+"""Everything that is checked before anything slow: run folder, device, data, media, checkpoints. All faults at once.
+
+What is checked here is only looked at. Nothing is decoded, no weights are loaded, nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from mover.config import Config
+from mover.data.dataset import ClipDataset
+from mover.data.loader import Loader
+from mover.data.manifest import Clip, read_manifest, select_split
+from mover.data.tokenizer import Tokenizer
+from mover.errors import Problems, UserError
+from mover.models.forms import check_audio_form, check_text_form, check_video_form
+from mover.train.device import pick_device
+from mover.train.run_folder import RunFolder
+
+FIRST_MEDIA = 64
+"""How many media files of each modality are looked for; `mover doctor` looks at all."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a run starts from, and what the checks found.
+
+    checkpoint: the one to resume from, None to start anew. findings: setting to what was found there. warnings: the
+    findings that may not be what is wanted.
+    """
+
+    folder: RunFolder
+    checkpoint: Path | None
+    device: torch.device
+    clips: list[Clip]
+    tokenizer: Tokenizer
+    train_set: ClipDataset
+    findings: dict[str, str]
+    warnings: list[str]
+
+
+class _Checks:
+    """Runs checks and gathers what they find; an error of the user's does not keep the next check from running."""
+
+    def __init__(self) -> None:
+        self.findings: dict[str, str] = {}
+        self.warnings: list[str] = []
+        self.problems: list[str] = []
+
+    def run(self, setting: str, check: Callable[[], _T]) -> _T | None:
+        """What `check` gives, or None where it raises UserError, which counts as a problem of that setting."""
+        try:
+            return check()
+        except UserError as error:
+            text = " ".join(str(error).split())
+            self.problems.append(text if text.startswith(f"{setting}:") else f"{setting}: {text}")
+            return None
+
+    def warn(self, setting: str, text: str) -> None:
+        """Note something that is no fault in itself."""
+        self.findings[setting] = text
+        self.warnings.append(f"{setting}: {text}")
+
+
+def check_run(config: Config, *, resume: bool = False, overwrite: bool = False, progress: bool = False) -> Ready:
+    """Check that a run can start.
+
+    Args:
+        config: the run.
+        resume, overwrite: what may be done with a run that is in the folder.
+        progress: whether the data set may draw a bar later.
+
+    Raises:
+        Problems: one sentence or two for everything that is wrong: the setting, what is wrong, what to do.
+    """
+    checks = _Checks()
+    folder = RunFolder(config.folder)
+    checkpoint = checks.run("name", lambda: folder.admit(config, resume=resume, overwrite=overwrite))
+    checks.run("output", lambda: _require_writable(folder.path))
+    device = checks.run("train.device", lambda: pick_device(config.train.device))
+    clips = checks.run("data.manifest", lambda: read_manifest(config.data.manifest))
+    tokenizer = None
+    if config.data.tokenizer is not None or clips is not None:  # by default it lies beside the manifest
+        tokenizer = checks.run("data.tokenizer", lambda: Tokenizer.for_data(config.data))
+    _check_checkpoints(checks, config, tokenizer)
+    train_set = None if clips is None else _check_clips(checks, config, clips, tokenizer, progress)
+    if checks.problems or device is None or clips is None or tokenizer is None or train_set is None:
+        raise Problems(checks.problems)
+    checks.findings |= {
+        "data.tokenizer": f"{tokenizer.vocab_size:,} tokens",
+        "train.device": f"{device}, {config.train.precision}",
+        "output": f"{folder.path}, {_plan(checkpoint, folder)}",
+    }
+    return Ready(folder, checkpoint, device, clips, tokenizer, train_set, checks.findings, checks.warnings)
+
+
+def _plan(checkpoint: Path | None, folder: RunFolder) -> str:
+    if checkpoint is not None:
+        return f"to go on from {checkpoint}"
+    return "where a run will be replaced" if folder.used else "free"
+
+
+def _require_writable(folder: Path) -> None:
+    """Raise UserError unless `folder`, or the first folder above it that exists, can be written to."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"{there} is a file and cannot hold {folder}: choose another --output or --name.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"the folder {there} cannot be written to: choose another --output, or make it writable.")
+
+
+def _check_checkpoints(checks: _Checks, config: Config, tokenizer: Tokenizer | None) -> None:
+    model, vocabulary = config.model, None if tokenizer is None else tokenizer.vocab_size
+    forms: dict[str, tuple[Path | None, Callable[[Path], str]]] = {
+        "text": (model.text.checkpoint, lambda path: check_text_form(path, vocabulary)),
+        "video": (model.video.checkpoint, check_video_form),
+        "audio": (model.audio.checkpoint, check_audio_form),
+    }
+    for modality, (path, check) in forms.items():
+        if path is not None and modality in config.modalities:
+            setting = f"model.{modality}.checkpoint"
+            found = checks.run(setting, lambda: check(path))  # noqa: B023 - called at once
+            if found is not None:
+                checks.findings[setting] = found
+
+
+def _check_clips(
+    checks: _Checks, config: Config, clips: list[Clip], tokenizer: Tokenizer | None, progress: bool
+) -> ClipDataset | None:
+    """The training set; its splits, its size and its media checked."""
+    data = config.data
+    counts = Counter(clip.split for clip in clips)
+    listed = ", ".join(f"{split} {count:,}" for split, count in counts.items())
+    checks.findings["data.manifest"] = f"{data.manifest}: {len(clips):,} clips: {listed}"
+    training = checks.run("data.train_split", lambda: select_split(clips, data.train_split))
+    if not counts[data.validation_split]:
+        checks.warn(
+            "data.validation_split",
+            f"no clip is in the split '{data.validation_split}': no validation, and 'best' will be the last",
+        )
+    if not counts[data.test_split]:
+        checks.warn("data.test_split", f"no clip is in the split '{data.test_split}': evaluate with another --split")
+    if training is None:
+        return None
+    for modality in config.modalities:
+        if modality != "text":
+            checks.run("data.manifest", lambda: _look_for_media(checks, training, modality))  # noqa: B023
+    if tokenizer is None:
+        return None
+    train_set = checks.run(
+        "data.manifest",
+        lambda: ClipDataset(
+            training, data, config.modalities, tokenizer, training=True, seed=config.seed, progress=progress
+        ),
+    )
+    if train_set is not None:
+        checks.run("train.batch_size", lambda: Loader(train_set, config.train.batch_size))
+    return train_set
+
+
+def _look_for_media(checks: _Checks, clips: Sequence[Clip], modality: str) -> None:
+    """Look for the first media files of a modality. Raises UserError when not one is there."""
+    listed = islice((clip.media(modality) for clip in clips if clip.present(modality)), FIRST_MEDIA)
+    paths = list(dict.fromkeys(path for path in listed if path is not None))
+    absent = [path for path in paths if not path.exists()]
+    if paths and len(absent) == len(paths):
+        raise UserError(
+            f"not one of the first {len(paths)} {modality} files of the training clips exists, first {absent[0]}: put "
+            "the media there, or import again with the right --media."
+        )
+    place = f"{modality} files"
+    if absent:
+        checks.warn(
+            place,
+            f"{len(absent)} of the first {len(paths)} are not there, first {absent[0]}; mover doctor looks for all",
+        )
+    elif paths:
+        checks.findings[place] = f"the first {len(paths)} are there"
