@@ -43,8 +43,8 @@ def test_every_fault_is_told_at_once(settings: dict[str, Any], tmp_path: Path) -
     there = files(tmp_path)
     config = load_config("demo", {
         **settings, "output": str(tmp_path / "runs"), "train.device": "tpu",
-        "data.tokenizer": str(tmp_path / "no.json"), "data.train_split": "trian", "model.text.checkpoint": str(tmp_path / "roberta"),
-        "model.video.checkpoint": str(tmp_path), "model.audio.checkpoint": str(tmp_path / "beats.pt"),
+        "data.tokenizer": str(tmp_path / "no.json"), "data.train_split": "trian",
+        "model.text.checkpoint": str(tmp_path / "roberta"), "model.video.checkpoint": str(tmp_path), "model.audio.checkpoint": str(tmp_path / "beats.pt"),
     })  # fmt: skip
     told = problems(config)
     assert [problem.partition(":")[0] for problem in told] == [
