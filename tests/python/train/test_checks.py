@@ -41,11 +41,19 @@ def test_all_is_well(config: Config, tmp_path: Path) -> None:
 def test_every_fault_is_told_at_once(settings: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file where the folder of runs should be")
     there = files(tmp_path)
-    config = load_config("demo", {
-        **settings, "output": str(tmp_path / "runs"), "train.device": "tpu",
-        "data.tokenizer": str(tmp_path / "no.json"), "data.train_split": "trian",
-        "model.text.checkpoint": str(tmp_path / "roberta"), "model.video.checkpoint": str(tmp_path), "model.audio.checkpoint": str(tmp_path / "beats.pt"),
-    })  # fmt: skip
+    config = load_config(
+        "demo",
+        {
+            **settings,
+            "output": str(tmp_path / "runs"),
+            "train.device": "tpu",
+            "data.tokenizer": str(tmp_path / "no.json"),
+            "data.train_split": "trian",
+            "model.text.checkpoint": str(tmp_path / "roberta"),
+            "model.video.checkpoint": str(tmp_path),
+            "model.audio.checkpoint": str(tmp_path / "beats.pt"),
+        },
+    )
     told = problems(config)
     assert [problem.partition(":")[0] for problem in told] == [
         "output", "train.device", "data.tokenizer", "model.text.checkpoint", "model.video.checkpoint",

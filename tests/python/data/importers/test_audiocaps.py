@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from cases.annotations import AUDIOCAPS_HEADER as HEADER
 from mover.data.importers import IMPORTERS
 from mover.errors import UserError
 
 audiocaps = IMPORTERS["audiocaps"]
 Write = Callable[..., Path]
-HEADER = "audiocap_id,youtube_id,start_time,caption\n"
 
 
 def test_rows_become_captions(write: Write, media: Write) -> None:

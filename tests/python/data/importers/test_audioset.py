@@ -7,17 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from cases.annotations import AUDIOSET_COMMENTS as COMMENTS
+from cases.annotations import AUDIOSET_LABELS as LABELS
 from mover.data.importers import IMPORTERS
 from mover.errors import UserError
 
 audioset = IMPORTERS["audioset"]
 Write = Callable[..., Path]
-LABELS = 'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n2,/t/dd00088,"Gush"\n'
-COMMENTS = (
-    "# Segments csv created Sun Mar  5 10:54:31 2017\n"
-    "# num_ytids=3, num_segs=3, num_unique_labels=527, num_positive_labels=4\n"
-    "# YTID, start_seconds, end_seconds, positive_labels\n"
-)
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from cases.annotations import CLOTHO_HEADER as HEADER
 from mover.data.importers import IMPORTERS
 from mover.errors import UserError
 
 clotho = IMPORTERS["clotho"]
 Write = Callable[..., Path]
-HEADER = "file_name,caption_1,caption_2,caption_3,caption_4,caption_5\n"
 
 
 def test_the_three_parts(write: Write, media: Write) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from cases.annotations import KINETICS_HEADER as HEADER
 from mover.data.importers import IMPORTERS
 from mover.errors import UserError
 
 kinetics = IMPORTERS["kinetics700"]
 Write = Callable[..., Path]
-HEADER = "label,youtube_id,time_start,time_end,split\n"
 
 
 def test_the_tables_and_the_folders(write: Write, media: Write) -> None:

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cases.annotations import MSRVTT_TEST_HEADER as ONE_A
+from cases.annotations import msrvtt_document as document
+from cases.annotations import msrvtt_sentence as sentence
+from cases.annotations import msrvtt_video as video
 from mover.data.importers import IMPORTERS
 from mover.errors import UserError
 
 msrvtt = IMPORTERS["msrvtt"]
 Write = Callable[..., Path]
 URL = "https://www.youtube.com/watch?v=-9lZi22q-Eo"
-
-
-def video(name: str, split: str = "train", **more: Any) -> dict[str, Any]:
-    entry = {"video_id": name, "split": split, "category": 3, "url": URL, "start time": 2.5, "end time": 12.5, "id": 7}
-    return entry | more
-
-
-def sentence(name: str, caption: str = "a dog", number: int = 0) -> dict[str, Any]:
-    return {"video_id": name, "caption": caption, "sen_id": number}
-
-
-def document(videos: Sequence[Any], sentences: Sequence[Any]) -> dict[str, Any]:
-    return {"info": {"year": "2016"}, "videos": videos, "sentences": sentences}
 
 
 @pytest.fixture
@@ -112,9 +103,6 @@ def test_1k_b_tests_on_the_first_caption(four: tuple[Path, Path], write: Write) 
         ("train", ("one video0", "two video0")), ("train", ("one video1", "two video1")),
         ("test", ("one video2",)), ("test", ("one video3",)),
     ]  # fmt: skip
-
-
-ONE_A = "key,vid_key,video_id,sentence\n"
 
 
 @pytest.mark.parametrize(

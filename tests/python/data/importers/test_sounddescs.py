@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cases.annotations import dump_pickle as dump
 from mover.data.importers import IMPORTERS
 from mover.data.importers.pickles import read_pickle
 from mover.errors import UserError
@@ -43,10 +44,6 @@ def folder(write: Write) -> Path:
         {"07033137": ["Clocks"], "nhu05091190": {"Nature", "Birds"}, "0009039": "Weather", "00008035": []},
     )
     return path.parent
-
-
-def dump(path: Path, value: Any, protocol: int = 2) -> None:
-    path.write_bytes(pickle.dumps(value, protocol))
 
 
 def test_descriptions_and_categories(folder: Path, media: Write) -> None:

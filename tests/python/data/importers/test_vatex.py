@@ -9,16 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cases.annotations import vatex_entry as entry
 from mover.data.importers import IMPORTERS
 from mover.errors import UserError
 
 vatex = IMPORTERS["vatex"]
 Write = Callable[..., Path]
 A, B, C, D = "-Ab_c_000010_000020", "Ptf_2VRj-V0_000122_000132", "xyz_000000_000010", "xyz_000050_000060"
-
-
-def entry(name: str, **more: Any) -> dict[str, Any]:
-    return {"videoID": name, "enCap": [f"a man {name}", "two"], "chCap": [f"一个人 {name}", "二", "三"]} | more
 
 
 @pytest.fixture
