@@ -21,6 +21,7 @@ from mover.data.loader import Loader
 from mover.data.manifest import Clip, read_manifest, select_split
 from mover.data.tokenizer import Tokenizer
 from mover.errors import Problems, UserError
+from mover.evaluate.embed import EvaluationSet
 from mover.models.forms import check_audio_form, check_text_form, check_video_form
 from mover.train.device import pick_device
 from mover.train.run_folder import RunFolder
@@ -35,16 +36,16 @@ _T = TypeVar("_T")
 class Ready:
     """What a run starts from, and what the checks found.
 
-    checkpoint: the one to resume from, None to start anew. findings: setting to what was found there. warnings: the
-    findings that may not be what is wanted.
+    checkpoint: the one to resume from, None to start anew. validation: None without validation clips.
+    findings: setting to what was found there. warnings: the findings that may not be what is wanted.
     """
 
     folder: RunFolder
     checkpoint: Path | None
     device: torch.device
-    clips: list[Clip]
     tokenizer: Tokenizer
     train_set: ClipDataset
+    validation: EvaluationSet | None
     findings: dict[str, str]
     warnings: list[str]
 
@@ -78,7 +79,7 @@ def check_run(config: Config, *, resume: bool = False, overwrite: bool = False, 
     Args:
         config: the run.
         resume, overwrite: what may be done with a run that is in the folder.
-        progress: whether the data set may draw a bar later.
+        progress: whether the data sets may draw a bar later.
 
     Raises:
         Problems: one sentence or two for everything that is wrong: the setting, what is wrong, what to do.
@@ -93,7 +94,10 @@ def check_run(config: Config, *, resume: bool = False, overwrite: bool = False, 
     if config.data.tokenizer is not None or clips is not None:  # by default it lies beside the manifest
         tokenizer = checks.run("data.tokenizer", lambda: Tokenizer.for_data(config.data))
     _check_checkpoints(checks, config, tokenizer)
-    train_set = None if clips is None else _check_clips(checks, config, clips, tokenizer, progress)
+    train_set, validation = None, None
+    if clips is not None:
+        train_set = _check_training(checks, config, clips, tokenizer, progress)
+        validation = _check_evaluation(checks, config, clips, tokenizer, progress)
     if checks.problems or device is None or clips is None or tokenizer is None or train_set is None:
         raise Problems(checks.problems)
     checks.findings |= {
@@ -101,7 +105,7 @@ def check_run(config: Config, *, resume: bool = False, overwrite: bool = False, 
         "train.device": f"{device}, {config.train.precision}",
         "output": f"{folder.path}, {_plan(checkpoint, folder)}",
     }
-    return Ready(folder, checkpoint, device, clips, tokenizer, train_set, checks.findings, checks.warnings)
+    return Ready(folder, checkpoint, device, tokenizer, train_set, validation, checks.findings, checks.warnings)
 
 
 def _plan(checkpoint: Path | None, folder: RunFolder) -> str:
@@ -134,38 +138,53 @@ def _check_checkpoints(checks: _Checks, config: Config, tokenizer: Tokenizer | N
                 checks.findings[setting] = found
 
 
-def _check_clips(
+def _check_training(
     checks: _Checks, config: Config, clips: list[Clip], tokenizer: Tokenizer | None, progress: bool
 ) -> ClipDataset | None:
-    """The training set; its splits, its size and its media checked."""
+    """The training set; its split, its size and its media checked."""
     data = config.data
     counts = Counter(clip.split for clip in clips)
     listed = ", ".join(f"{split} {count:,}" for split, count in counts.items())
     checks.findings["data.manifest"] = f"{data.manifest}: {len(clips):,} clips: {listed}"
-    training = checks.run("data.train_split", lambda: select_split(clips, data.train_split))
-    if not counts[data.validation_split]:
-        checks.warn(
-            "data.validation_split",
-            f"no clip is in the split '{data.validation_split}': no validation, and 'best' will be the last",
-        )
-    if not counts[data.test_split]:
-        checks.warn("data.test_split", f"no clip is in the split '{data.test_split}': evaluate with another --split")
-    if training is None:
+    chosen = checks.run("data.train_split", lambda: select_split(clips, data.train_split))
+    if chosen is None:
         return None
     for modality in config.modalities:
         if modality != "text":
-            checks.run("data.manifest", lambda: _look_for_media(checks, training, modality))  # noqa: B023
+            checks.run("data.manifest", lambda: _look_for_media(checks, chosen, modality))  # noqa: B023
     if tokenizer is None:
         return None
     train_set = checks.run(
         "data.manifest",
         lambda: ClipDataset(
-            training, data, config.modalities, tokenizer, training=True, seed=config.seed, progress=progress
+            chosen, data, config.modalities, tokenizer, training=True, seed=config.seed, progress=progress
         ),
     )
     if train_set is not None:
         checks.run("train.batch_size", lambda: Loader(train_set, config.train.batch_size))
     return train_set
+
+
+def _check_evaluation(
+    checks: _Checks, config: Config, clips: list[Clip], tokenizer: Tokenizer | None, progress: bool
+) -> EvaluationSet | None:
+    """The validation set, None where the manifest has no such clips."""
+    data = config.data
+    if not any(clip.split == data.test_split for clip in clips):
+        checks.warn("data.test_split", f"no clip is in the split '{data.test_split}': evaluate with another --split")
+    chosen = [clip for clip in clips if clip.split == data.validation_split]
+    if not chosen:
+        checks.warn(
+            "data.validation_split",
+            f"no clip is in the split '{data.validation_split}': no validation, and 'best' will be the last",
+        )
+        return None
+    if tokenizer is None:
+        return None
+    return checks.run(
+        "data.validation_split",
+        lambda: EvaluationSet(chosen, data, config.modalities, tokenizer, missing="drop", progress=progress),
+    )
 
 
 def _look_for_media(checks: _Checks, clips: Sequence[Clip], modality: str) -> None:

@@ -18,8 +18,6 @@ from rich.console import Console
 from mover.config import Config
 from mover.data.dataset import ClipDataset
 from mover.data.loader import make_loader
-from mover.data.manifest import Clip
-from mover.data.tokenizer import Tokenizer
 from mover.errors import UserError
 from mover.evaluate.embed import EvaluationSet, embed
 from mover.evaluate.embeddings import Embeddings
@@ -73,14 +71,15 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
 
     # Folder, machine and data; nothing is written before everything has been checked.
     ready = check_run(config, resume=resume, overwrite=overwrite, progress=console.is_terminal)
-    folder, checkpoint, device, train_set = ready.folder, ready.checkpoint, ready.device, ready.train_set
+    folder, checkpoint, device, tokenizer = ready.folder, ready.checkpoint, ready.device, ready.tokenizer
+    train_set, validation = ready.train_set, ready.validation
     for warning in ready.warnings:
         console.print(warning, highlight=False, markup=False, soft_wrap=True)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     torch.manual_seed(config.seed)
-    tokenizer = ready.tokenizer
-    validation = _validation_set(config, ready.clips, tokenizer, console)
+    if validation is not None:
+        validation.prepare()
 
     # Model, objective, optimiser
     vocab_size = None if tokenizer is None else tokenizer.vocab_size
@@ -204,24 +203,6 @@ def _diverged(what: str, step: int, config: Config) -> UserError:
         f"Step {step + 1}: {what}; training stopped and the step was not taken.{kept} "
         "Try a lower optimizer.lr, a longer optimizer.warmup_fraction or train.precision float32."
     )
-
-
-def _validation_set(
-    config: Config, clips: list[Clip], tokenizer: Tokenizer | None, console: Console
-) -> EvaluationSet | None:
-    """The validation split, decoded if it is to be kept in memory; None when the manifest has no such clips.
-
-    Clips that lack a modality are treated as those of training: dropped, or masked.
-    """
-    chosen = [clip for clip in clips if clip.split == config.data.validation_split]
-    if not chosen:
-        return None
-    validation = EvaluationSet(
-        chosen, config.data, config.modalities, tokenizer,
-        missing=config.data.missing, progress=console.is_terminal, others=config.model.others,
-    )  # fmt: skip
-    validation.prepare()
-    return validation
 
 
 def _embed(model: MoverModel, validation: EvaluationSet, config: Config, device: torch.device) -> Embeddings:

@@ -31,7 +31,8 @@ def files(folder: Path) -> list[Path]:
 
 def test_all_is_well(config: Config, tmp_path: Path) -> None:
     ready = check_run(config)
-    assert (ready.checkpoint, ready.warnings, len(ready.train_set), len(ready.clips)) == (None, [], 12, 24)
+    assert (ready.checkpoint, ready.warnings, len(ready.train_set)) == (None, [], 12)
+    assert ready.validation is not None and len(ready.validation.clips) == 6
     assert "24 clips: train 12, val 6, test 6" in ready.findings["data.manifest"]
     assert ready.findings["video files"] == ready.findings["audio files"] == "the first 12 are there"
     assert ready.findings["output"] == f"{config.folder}, free"
@@ -118,7 +119,8 @@ def test_only_the_first_media_are_looked_for(
 def test_splits_and_batches(settings: dict[str, Any], tmp_path: Path) -> None:
     other = {"data.validation_split": "dev", "data.test_split": "eval"}
     ready = check_run(load_config("demo", {**settings, **other}))
-    assert [w.partition(":")[0] for w in ready.warnings] == ["data.validation_split", "data.test_split"]
+    assert [w.partition(":")[0] for w in ready.warnings] == ["data.test_split", "data.validation_split"]
+    assert ready.validation is None
     told = problems(load_config("demo", {**settings, "train.batch_size": "13"}))
     assert told == [
         "train.batch_size: A batch of 13 needs as many clips, and only 12 of 12 can be used. "
@@ -129,6 +131,21 @@ def test_splits_and_batches(settings: dict[str, Any], tmp_path: Path) -> None:
     mute = {"data.manifest": str(tmp_path / "text.jsonl"), "data.tokenizer": tokenizer, "data.missing": "mask"}
     told = problems(load_config("demo", {**settings, **mute}))
     assert len(told) == 1 and "data.manifest: None of 2 clips has video" in told[0]
+
+
+def test_validation_clips_that_lack_a_modality(manifest: Path, settings: dict[str, Any], tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for row in rows:
+        row |= {modality: str(manifest.parent / row[modality]) for modality in ("video", "audio")}
+        if row["split"] == "val":
+            row["status"] = {"video": "missing"}
+    (tmp_path / "silent.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    tokenizer = str(manifest.parent / "tokenizer.json")
+    deaf = {"data.manifest": str(tmp_path / "silent.jsonl"), "data.tokenizer": tokenizer}
+    told = problems(load_config("demo", {**settings, **deaf}))
+    assert len(told) == 1 and told[0].startswith(
+        "data.validation_split: None of 6 clips can be used; the last one: vid"
+    )
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
