@@ -29,15 +29,15 @@ def check_text_form(folder: Path, vocab_size: int | None, pad_id: int = 1) -> st
     return f"{folder}: RoBERTa, {tokens} tokens, {_weights(folder, 'model.text.checkpoint')}"
 
 
-def check_video_form(folder: Path) -> str:
-    """What is in a folder of ViT, in a few words.
+def check_image_form(folder: Path, field: str = "model.video.checkpoint") -> str:
+    """What is in a folder of ViT, in a few words. field: the setting that names it, for the messages.
 
     Raises UserError: no folder of ViT, weights that are absent, cut short or no weights, no mean and deviation.
     """
-    content = read_folder("vit", folder, "model.video.checkpoint")
-    mean_and_std(folder)
+    content = read_folder("vit", folder, field)
+    mean_and_std(folder, field)
     size = content.get("image_size", 224)
-    return f"{folder}: ViT, images of {size} x {size}, {_weights(folder, 'model.video.checkpoint')}"
+    return f"{folder}: ViT, images of {size} x {size}, {_weights(folder, field)}"
 
 
 def check_audio_form(path: Path) -> str:

@@ -143,7 +143,7 @@ def _pretrained_vit(config: VitTowerConfig, folder: Path, field: str) -> tuple[V
 
 
 def mean_and_std(folder: Path, field: str) -> tuple[list[float], list[float]]:
-    """What the checkpoint in `folder` expects of each colour. Raises UserError, naming `field`, where it does not say."""
+    """What the checkpoint in `folder` expects of each colour; UserError, naming `field`, where it does not say."""
     path = folder / PREPROCESSOR
     content = read_json(path, field)
     values = []

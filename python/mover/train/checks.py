@@ -15,14 +15,14 @@ from typing import TypeVar
 
 import torch
 
-from mover.config import Config
+from mover.config import Config, ImageTowerConfig
 from mover.data.dataset import ClipDataset
 from mover.data.loader import Loader
 from mover.data.manifest import Clip, read_manifest, select_split
 from mover.data.tokenizer import Tokenizer
 from mover.errors import Problems, UserError
 from mover.evaluate.embed import EvaluationSet
-from mover.models.forms import check_audio_form, check_text_form, check_video_form
+from mover.models.forms import check_audio_form, check_image_form, check_text_form
 from mover.train.device import pick_device
 from mover.train.run_folder import RunFolder
 
@@ -36,14 +36,15 @@ _T = TypeVar("_T")
 class Ready:
     """What a run starts from, and what the checks found.
 
-    checkpoint: the one to resume from, None to start anew. validation: None without validation clips.
-    findings: setting to what was found there. warnings: the findings that may not be what is wanted.
+    checkpoint: the one to resume from, None to start anew. tokenizer: None without text.
+    validation: None without validation clips. findings: setting to what was found there.
+    warnings: the findings that may not be what is wanted.
     """
 
     folder: RunFolder
     checkpoint: Path | None
     device: torch.device
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
     train_set: ClipDataset
     validation: EvaluationSet | None
     findings: dict[str, str]
@@ -91,17 +92,19 @@ def check_run(config: Config, *, resume: bool = False, overwrite: bool = False, 
     device = checks.run("train.device", lambda: pick_device(config.train.device))
     clips = checks.run("data.manifest", lambda: read_manifest(config.data.manifest))
     tokenizer = None
-    if config.data.tokenizer is not None or clips is not None:  # by default it lies beside the manifest
+    reads = "text" in config.modalities
+    if reads and (config.data.tokenizer is not None or clips is not None):  # by default it lies beside the manifest
         tokenizer = checks.run("data.tokenizer", lambda: Tokenizer.for_data(config.data))
     _check_checkpoints(checks, config, tokenizer)
     train_set, validation = None, None
     if clips is not None:
         train_set = _check_training(checks, config, clips, tokenizer, progress)
         validation = _check_evaluation(checks, config, clips, tokenizer, progress)
-    if checks.problems or device is None or clips is None or tokenizer is None or train_set is None:
+    if checks.problems or device is None or clips is None or train_set is None:
         raise Problems(checks.problems)
+    if tokenizer is not None:
+        checks.findings["data.tokenizer"] = f"{tokenizer.vocab_size:,} tokens"
     checks.findings |= {
-        "data.tokenizer": f"{tokenizer.vocab_size:,} tokens",
         "train.device": f"{device}, {config.train.precision}",
         "output": f"{folder.path}, {_plan(checkpoint, folder)}",
     }
@@ -127,12 +130,16 @@ def _check_checkpoints(checks: _Checks, config: Config, tokenizer: Tokenizer | N
     model, vocabulary = config.model, None if tokenizer is None else tokenizer.vocab_size
     forms: dict[str, tuple[Path | None, Callable[[Path], str]]] = {
         "text": (model.text.checkpoint, lambda path: check_text_form(path, vocabulary)),
-        "video": (model.video.checkpoint, check_video_form),
+        "video": (model.video.checkpoint, check_image_form),
         "audio": (model.audio.checkpoint, check_audio_form),
     }
-    for modality, (path, check) in forms.items():
-        if path is not None and modality in config.modalities:
-            setting = f"model.{modality}.checkpoint"
+    for name, tower in model.others.items():
+        if isinstance(tower, ImageTowerConfig):
+            field = f"model.others.{name}.checkpoint"
+            forms[f"others.{name}"] = (tower.checkpoint, lambda path, field=field: check_image_form(path, field))  # type: ignore[misc]
+    for section, (path, check) in forms.items():
+        if path is not None and section.removeprefix("others.") in config.modalities:
+            setting = f"model.{section}.checkpoint"
             found = checks.run(setting, lambda: check(path))  # noqa: B023 - called at once
             if found is not None:
                 checks.findings[setting] = found
@@ -152,12 +159,19 @@ def _check_training(
     for modality in config.modalities:
         if modality != "text":
             checks.run("data.manifest", lambda: _look_for_media(checks, chosen, modality))  # noqa: B023
-    if tokenizer is None:
+    if tokenizer is None and "text" in config.modalities:
         return None
     train_set = checks.run(
         "data.manifest",
         lambda: ClipDataset(
-            chosen, data, config.modalities, tokenizer, training=True, seed=config.seed, progress=progress
+            chosen,
+            data,
+            config.modalities,
+            tokenizer,
+            training=True,
+            seed=config.seed,
+            progress=progress,
+            others=config.model.others,
         ),
     )
     if train_set is not None:
@@ -179,11 +193,19 @@ def _check_evaluation(
             f"no clip is in the split '{data.validation_split}': no validation, and 'best' will be the last",
         )
         return None
-    if tokenizer is None:
+    if tokenizer is None and "text" in config.modalities:
         return None
     return checks.run(
         "data.validation_split",
-        lambda: EvaluationSet(chosen, data, config.modalities, tokenizer, missing="drop", progress=progress),
+        lambda: EvaluationSet(
+            chosen,
+            data,
+            config.modalities,
+            tokenizer,
+            missing="drop",
+            progress=progress,
+            others=config.model.others,
+        ),
     )
 
 

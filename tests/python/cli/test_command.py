@@ -205,14 +205,14 @@ def test_errors_are_one_line_and_exit_code_2(
 )
 def test_settings_as_words(words: str, expected: dict[str, object]) -> None:
     from mover.cli.parser import Parser, add_config_option, add_settings, parse_settings
-    from mover.configs.loading import value_at
+    from mover.configs.fields import values_of
 
     parser = Parser(prog="mover train")
     add_config_option(parser)
     parser.add_argument("--resume", action="store_true")
     add_settings(parser, [])
     _, config = parse_settings(parser, words.split())
-    assert {name: value_at(config, name) for name in expected} == expected
+    assert {name: values_of(config)[name] for name in expected} == expected
 
 
 def test_hyphens_do_for_underscores(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from transformers import RobertaConfig, RobertaModel, ViTConfig, ViTModel
 
 from cases.checkpoints import official_beats
 from mover.errors import UserError
-from mover.models.forms import check_audio_form, check_text_form, check_video_form
+from mover.models.forms import check_audio_form, check_image_form, check_text_form
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 24}
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
@@ -47,7 +47,7 @@ def cut(path: Path, share: float = 0.9) -> None:
 def test_the_right_kinds(roberta: Path, vit: Path, beats: Path) -> None:
     assert f"{roberta}: RoBERTa, 270 tokens" in check_text_form(roberta, 270)
     assert check_text_form(roberta, None) == check_text_form(roberta, 270)
-    assert f"{vit}: ViT, images of 32 x 32" in check_video_form(vit)
+    assert f"{vit}: ViT, images of 32 x 32" in check_image_form(vit)
     assert f"{beats}: BEATs" in check_audio_form(beats)
 
 
@@ -64,9 +64,9 @@ def test_a_tokenizer_of_another_size(roberta: Path) -> None:
         check_text_form(roberta, 999)
 
 
-@pytest.mark.parametrize("check", [check_video_form, lambda path: check_text_form(path, None)])
+@pytest.mark.parametrize("check", [check_image_form, lambda path: check_text_form(path, None)])
 def test_folders_of_another_kind(check: Callable[[Path], str], roberta: Path, vit: Path, tmp_path: Path) -> None:
-    other = roberta if check is check_video_form else vit
+    other = roberta if check is check_image_form else vit
     with pytest.raises(UserError, match="describes a model of type '(roberta|vit)', but this tower needs"):
         check(other)
     with pytest.raises(UserError, match="is not a folder"):
@@ -81,16 +81,18 @@ def test_folders_cut_short(roberta: Path, vit: Path) -> None:
         check_text_form(roberta, None)
     (vit / "model.safetensors").write_text(POINTER)
     with pytest.raises(UserError, match="is a pointer of git-lfs"):
-        check_video_form(vit)
+        check_image_form(vit)
     (vit / "model.safetensors").unlink()
     with pytest.raises(UserError, match="holds no weights"):
-        check_video_form(vit)
+        check_image_form(vit)
     (vit / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "part-1.safetensors"}}))
     with pytest.raises(UserError, match="not one file of weights"):
-        check_video_form(vit)
+        check_image_form(vit)
     (vit / "preprocessor_config.json").unlink()
-    with pytest.raises(UserError, match=r"preprocessor_config\.json cannot be read"):
-        check_video_form(vit)
+    with pytest.raises(
+        UserError, match=r"model\.others\.chart\.checkpoint: .*preprocessor_config\.json cannot be read"
+    ):
+        check_image_form(vit, "model.others.chart.checkpoint")
 
 
 def test_beats_files(beats: Path, roberta: Path, tmp_path: Path) -> None:

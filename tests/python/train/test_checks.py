@@ -133,6 +133,21 @@ def test_splits_and_batches(settings: dict[str, Any], tmp_path: Path) -> None:
     assert len(told) == 1 and "data.manifest: None of 2 clips has video" in told[0]
 
 
+def test_runs_without_text_need_no_tokenizer(settings: dict[str, Any], tmp_path: Path) -> None:
+    silent = {"modalities": "video,audio", "objective.anchor": "video", "data.tokenizer": str(tmp_path / "no.json")}
+    ready = check_run(load_config("demo", {**settings, **silent}))
+    assert ready.tokenizer is None and len(ready.train_set) == 12 and "data.tokenizer" not in ready.findings
+
+
+def test_checkpoints_of_further_modalities(settings: dict[str, Any], tmp_path: Path) -> None:
+    chart = {"modalities": "text,video,chart", "model.others.chart.kind": "image"}
+    told = problems(load_config("demo", {**settings, **chart, "model.others.chart.checkpoint": str(tmp_path / "vit")}))
+    assert [problem.partition(": ")[0] for problem in told] == [
+        "model.others.chart.checkpoint", "data.manifest", "data.validation_split"
+    ]  # fmt: skip
+    assert "is not a folder" in told[0] and all("None of" in problem for problem in told[1:])
+
+
 def test_validation_clips_that_lack_a_modality(manifest: Path, settings: dict[str, Any], tmp_path: Path) -> None:
     rows = [json.loads(line) for line in manifest.read_text().splitlines()]
     for row in rows:
