@@ -202,7 +202,7 @@ def _check_evaluation(
             data,
             config.modalities,
             tokenizer,
-            missing="drop",
+            missing=data.missing,
             progress=progress,
             others=config.model.others,
         ),
