@@ -5,11 +5,10 @@ It takes about 30 s of CPU time and 6.4 GB, of which 4.8 GB are the weights, the
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
+from cases.machine import available_bytes
 from mover.config import Config, DataConfig, OptimizerConfig
 from mover.losses import build_objective
 from mover.models.model import MoverModel
@@ -19,13 +18,8 @@ from mover.train.trainer import _update
 ROBERTA_BASE, VIT_BASE, BEATS_ITER3, HEADS = 124_055_040, 85_798_656, 90_311_792, 3 * 768 * 512
 
 
-def _available_bytes() -> int:
-    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    return int(lines["MemAvailable"].split()[0]) * 1024
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(_available_bytes() < 8 << 30, reason="needs 8 GiB of available memory")
+@pytest.mark.skipif(available_bytes() < 8 << 30, reason="needs 8 GiB of available memory")
 def test_one_step_of_the_full_size_changes_every_parameter() -> None:
     config = Config(data=DataConfig(frames=1, audio_seconds=1.0), optimizer=OptimizerConfig(tower_lr=1e-5))
     torch.manual_seed(0)
