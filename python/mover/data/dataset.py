@@ -123,10 +123,17 @@ class ClipDataset:
             _log.warning("Clip '%s' is left out: %s", clip.id, reason)
 
     def _lacks(self, clip: Clip, modality: str, reason: str) -> None:
-        """Count a clip that is used without `modality`."""
+        """Count a clip that is used without `modality`, or raise UserError where that is the last one that had it."""
         with self._lock:
             fresh = clip.id not in self.absent[modality]
             self.absent[modality][clip.id] = reason
+            lost = fresh and len(self.absent[modality]) + len(self.skipped) >= len(self.clips)  # at most these are left
+            lost = lost and len(self.absent[modality]) == sum(other.id not in self.skipped for other in self.clips)
+        if lost:
+            raise UserError(
+                f"None of {self.listed} clips has {modality} that can be used; the last one, '{clip.id}': {reason} "
+                "Repair the files, or leave the modality out of 'modalities'."
+            )
         if fresh:
             _log.warning("Clip '%s' is used without %s: %s", clip.id, modality, reason)
 

@@ -94,9 +94,10 @@ class Loader:
             sample = self.dataset.sample(other, epoch)
             if sample is not None:
                 return sample
+        name = self.dataset.clips[index].id
         raise UserError(
             f"A batch of {self.batch_size} needs as many clips, and {len(self.dataset.skipped)} of "
-            f"{self.dataset.listed} cannot be used, '{self.dataset.clips[index].id}' among them. "
+            f"{self.dataset.listed} cannot be used, '{name}' among them: {self.dataset.skipped[name]} "
             "Repair the media or set train.batch_size to less."
         )
 

@@ -13,6 +13,9 @@ from torch import Tensor
 from mover.errors import UserError
 from mover.ops.inputs import at_least_float32
 
+MOST_MODALITIES = 8
+"""What the operators take whose values are volumes."""
+
 Item = TypeVar("Item")
 Present = Mapping[str, Tensor]
 """Modality to bool (B,), true where the clip has it. A modality that is not named is there in every clip."""

@@ -8,12 +8,10 @@ from torch import Tensor, nn
 from mover import ops
 from mover.config import CandidateGroups, JointWeights, TransportConfig, VolumeKind
 from mover.errors import UserError
-from mover.losses.embeddings import Clips, Present, anchor_first, check_embeddings, pairs_of
+from mover.losses.embeddings import MOST_MODALITIES, Clips, Present, anchor_first, check_embeddings, pairs_of
 from mover.losses.groups import Groups, check_size, conditionals, sample_groups, top_groups
 from mover.losses.log_volume import group_log_volumes, pair_log_volumes
 from mover.losses.transport import pair_costs, transport_pairs
-
-MOST_MODALITIES = 8
 
 
 class MoverLoss(nn.Module):

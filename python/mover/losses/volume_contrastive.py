@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from mover import ops
+from mover.errors import UserError
 from mover.losses.contrast import Denominator, symmetric_cross_entropy
-from mover.losses.embeddings import Present, anchor_first, check_embeddings
+from mover.losses.embeddings import MOST_MODALITIES, Present, anchor_first, check_embeddings
 from mover.losses.temperature import Temperature
 
 
@@ -33,8 +34,13 @@ class VolumeContrastiveLoss(nn.Module):
         label_smoothing: float = 0.1,
         denominator: Denominator = "all",
     ) -> None:
-        """Raises UserError for an unknown anchor or a temperature outside [0.01, 1]."""
+        """Raises UserError for an unknown anchor, more than eight modalities, or a temperature outside [0.01, 1]."""
         super().__init__()
+        if len(modalities) > MOST_MODALITIES:
+            raise UserError(
+                f"The volume contrast takes at most {MOST_MODALITIES} modalities, got {len(modalities)}. "
+                "Set objective.volume_contrastive to 0, or train fewer modalities."
+            )
         self.modalities = anchor_first(modalities, anchor)
         self.temperature = Temperature(temperature, learn_temperature)
         self.label_smoothing = label_smoothing

@@ -47,25 +47,25 @@ class FeatureEncoder(Tower):
             length: int64 (B,), rows of each clip.
 
         Returns:
-            float (B, width), zero for a clip without rows.
+            float32 (B, width), zero for a clip without rows.
         """
         valid = torch.arange(features.shape[1], device=features.device) < length.unsqueeze(1)  # (B, T)
         rows = torch.where(valid.unsqueeze(2), features, 0)
         x = self.dropout(self.linear(self.norm(rows)))  # (B, T, width)
         if len(self.layers):
-            positions = row_positions(x.shape[1], self.width).to(x)
+            positions = row_positions(x.shape[1], self.width, x.device).to(x.dtype)
             for layer in self.layers:
                 x = layer(x, positions, valid)
-        x = torch.where(valid.unsqueeze(2), x, 0)
+        x = torch.where(valid.unsqueeze(2), x.float(), 0)
         return x.sum(1) / length.clamp(min=1).unsqueeze(1)
 
 
-def row_positions(count: int, width: int) -> Tensor:
+def row_positions(count: int, width: int, device: torch.device | None = None) -> Tensor:
     """float32 (count, width): sines and cosines of the row's number, of wavelengths from 2π to 10,000 · 2π rows.
 
     Source: Attention Is All You Need, section 3.5.
     """
     half = (width + 1) // 2
-    rates = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32) / max(half - 1, 1))
-    angles = torch.arange(count, dtype=torch.float32).unsqueeze(1) * rates  # (count, half)
+    rates = torch.exp(-math.log(10000.0) * torch.arange(half, device=device) / max(half - 1, 1))
+    angles = torch.arange(count, device=device).unsqueeze(1) * rates  # (count, half)
     return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :width]

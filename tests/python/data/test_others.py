@@ -158,6 +158,14 @@ def test_bad_features_are_bad_media(
         list(make_loader(build(pictured, training=False, cache=cache), 8))
 
 
+@pytest.mark.parametrize("mask", ["drop", "mask"])
+def test_a_width_that_no_file_has_ends_the_run(pictured: list[Clip], tmp_path: Path, mask: str) -> None:
+    np.save(tmp_path / "depth.npy", np.zeros((8, 5)))
+    with pytest.raises(UserError, match=r"shape \(5,\), expected \(3,\)") as raised:
+        list(make_loader(build(pictured, mask=mask), 4, steps=4))
+    assert ("None of 8 clips has depth" if mask == "mask" else "A batch of 4 needs") in str(raised.value)
+
+
 def test_files_of_another_kind_than_the_configuration_says(pictured: list[Clip]) -> None:
     wrong = replace(pictured[2], others={**pictured[2].others, "photo": pictured[2].others["depth"]})
     with pytest.raises(UserError, match=r"photo\.kind is image, but clip 'clip2' has a file of features, .*depth\.npy"):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mover import reference
+from mover.errors import UserError
 from mover.losses import VolumeContrastiveLoss
 from mover.losses.contrast import diagonal_cross_entropy, symmetric_cross_entropy
 
@@ -65,3 +66,10 @@ def test_aligned_clips_have_a_smaller_loss_than_mixed_ones(z):
     loss = VolumeContrastiveLoss(NAMES, "text", temperature=0.05, label_smoothing=0.0)
     aligned, mixed = loss(z), loss({**z, "text": z["text"].flip(0)})
     assert float(aligned.detach()) < float(mixed.detach())
+
+
+def test_more_modalities_than_volumes_are_for():
+    names = [f"m{i}" for i in range(9)]
+    VolumeContrastiveLoss(names[:8], "m0")
+    with pytest.raises(UserError, match=r"at most 8 modalities, got 9\. Set objective\.volume_contrastive to 0"):
+        VolumeContrastiveLoss(names, "m0")

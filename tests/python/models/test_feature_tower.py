@@ -59,6 +59,15 @@ def test_padding_has_no_influence_and_no_gradient(layers: int) -> None:
         assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in tower.parameters())
 
 
+def test_under_autocast() -> None:
+    tower = stirred(2)
+    features, length = torch.randn(4, 6, 5), torch.tensor([6, 1, 3, 0])
+    with torch.autocast("cpu", torch.bfloat16):
+        got = tower(features, length)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, tower(features, length), atol=0.1, rtol=0.1)
+
+
 def test_layers_begin_as_the_identity_and_see_the_order() -> None:
     torch.manual_seed(1)
     plain = FeatureEncoder(config(0), "x").eval()
