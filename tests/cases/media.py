@@ -13,7 +13,7 @@ RATE = 16000
 
 
 class MediaMaker:
-    """Writes media files."""
+    """Writes media files; handed to the tests as the fixture `make`."""
 
     rate = RATE
 
@@ -30,30 +30,40 @@ class MediaMaker:
         samples: np.ndarray | None = None,
         rate: int = RATE,
         layout: str = "mono",
+        codecs: tuple[str, str] = ("libx264", "aac"),
+        delay: float = 0.0,
+        options: dict[str, str] | None = None,
     ) -> Path:
-        """An mp4 or mkv with the frames at these times (default: 8 a second) and the samples, (channels, n) or (n,)."""
-        with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
+        """A file with the frames at these times (default: 8 a second) and the samples, (channels, n) or (n,).
+
+        The name says the container. codecs: of video and audio. delay: seconds before the first sample. options: of
+        the container.
+        """
+        with av.open(str(path), "w", options={"movflags": "+faststart"} if options is None else options) as container:
             if frames is not None:
-                video = container.add_stream(
-                    "libx264", rate=8, options={"preset": "ultrafast", "crf": "1", "threads": "1"}
-                )
+                tuned = {"preset": "ultrafast", "crf": "1", "threads": "1"} if codecs[0] == "libx264" else {}
+                video = container.add_stream(codecs[0], rate=8, options=tuned)
                 video.height, video.width = frames.shape[1:3]
-                video.pix_fmt = "yuv420p"
-                video.codec_context.time_base = Fraction(1, 1000)
+                video.pix_fmt, video.bit_rate = ("rgb24" if codecs[0] == "png" else "yuv420p"), 2_000_000
+                video.codec_context.time_base = Fraction(1, 8 if codecs[0] == "mpeg4" else 1000)
             if samples is not None:
-                audio = container.add_stream("aac", rate=rate, layout=layout)
+                audio = container.add_stream(codecs[1], rate=rate, layout=layout)
             if frames is not None:
                 starts = np.arange(len(frames)) / 8 if times is None else times
                 for pixels, time in zip(frames, starts, strict=True):
                     picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-                    picture.pts, picture.time_base = round(time * 1000), Fraction(1, 1000)
+                    unit = video.codec_context.time_base
+                    picture.pts, picture.time_base = round(time / unit), unit
                     container.mux(video.encode(picture))
                 container.mux(video.encode())
             if samples is not None:
                 sound = av.AudioFrame.from_ndarray(
                     np.atleast_2d(samples).astype(np.float32), format="fltp", layout=layout
                 )
-                sound.sample_rate, sound.pts = rate, 0
+                sound.sample_rate, sound.pts = rate, round(delay * rate)
+                if audio.codec_context.format.name != "fltp":
+                    convert = av.AudioResampler(format=audio.codec_context.format, layout=layout, rate=rate)
+                    (sound,) = convert.resample(sound)
                 container.mux(audio.encode(sound))
                 container.mux(audio.encode())
         return path

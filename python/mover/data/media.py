@@ -19,27 +19,13 @@ import av.error
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from mover.errors import UserError
+from mover.data.media_error import MediaError
+from mover.data.track_end import audio_end, check_whole, file_start, slack, video_end
 
 MIN_AUDIO_SECONDS = 0.2
 _SLIM = 8
 """How many times as long as wide a picture may be, and still be scaled before it is cut."""
 _PCM_SCALE = np.float32(1 / 32768)
-_REMEDY = {
-    "missing": "Put the file there, or drop the clip.",
-    "no_audio_track": "Drop the clip, or run without audio.",
-    "corrupt": "Fetch the file again, or drop the clip.",
-    "too_short": "Drop the clip, or correct its start in the manifest.",
-}
-
-
-class MediaError(UserError):
-    """A media file that cannot be used. `path` is the file, `status` a manifest status other than "ok"."""
-
-    def __init__(self, path: Path, status: str, detail: str) -> None:
-        super().__init__(f"{path}: {detail} (status {status}). {_REMEDY[status]}")
-        self.path = path
-        self.status = status
 
 
 @dataclass(frozen=True)
@@ -81,44 +67,42 @@ def read_video(
     """
     with _opened(path) as container:
         stream = _track(path, container, "video")
-        end = _end(container, stream)
-        origin = _seek(container, start)
-        total = _window(path, end, start, duration)
+        total = _window(path, video_end(path, container, stream, start, duration), start, duration)
         wanted = None if choose is None else np.asarray(choose(total), dtype=np.float64)
-        pixels, times, reached = _collect(container, stream, origin, total, wanted, _Scaler(size))
+        frames = _frames_from(container, stream, start, [])
+        pixels, times, reached = _collect(frames, file_start(container) + (start or 0.0), total, wanted, _Scaler(size))
     if not pixels:
         raise MediaError(path, "corrupt", "not one video frame could be decoded")
-    if reached < total - max(0.5, 0.1 * total):
+    if reached < total - slack(total):
         raise MediaError(path, "corrupt", f"the video ends at {reached:.2f} s of {total:.2f} s")
-    frames, starts = np.stack(pixels), np.array(times)
+    images, starts = np.stack(pixels), np.array(times)
     if wanted is None:
-        return Video(frames, starts, total)
-    return Video(frames[shown_at(starts, wanted)], wanted, total)
+        return Video(images, starts, total)
+    return Video(images[shown_at(starts, wanted)], wanted, total)
 
 
 def read_pcm(path: Path, rate: int, *, start: float | None = None, duration: float | None = None) -> np.ndarray:
     """int16 (n,): the first audio track as mono at `rate` samples per second, channels averaged.
 
-    start, duration: as in `read_video`. Raises MediaError: missing, no_audio_track, corrupt or too_short (less than
+    A track that begins after the clip does is silent until then. start, duration: as in `read_video`.
+    Raises MediaError: missing, no_audio_track, corrupt or too_short (less than
     `MIN_AUDIO_SECONDS`).
     """
     with _opened(path) as container:
         stream = _track(path, container, "audio")
-        exact = "mov" in container.format.name.split(",") and stream.duration is not None
-        end = _end(container, stream) if exact else None
-        origin = _seek(container, start)
+        end = audio_end(path, container, stream)
         limit = duration if start is not None else None
         if end is not None:
             limit = _window(path, end, start, duration)
         most = None if limit is None else round(limit * rate)
-        samples, damaged = _resample(path, container, stream, origin, rate, most)
-    reached = len(samples) / rate
-    due = np.inf if most is None else most / rate
-    if (damaged or end is not None) and reached < due - max(0.5, 0.1 * due):
+        samples, damaged = _resample(path, container, stream, start, rate, most)
+        reached = len(samples) / rate
+        due = np.inf if most is None else most / rate
+        check_whole(path, container, stream, (start or 0.0) + reached, (start or 0.0) + due)
+    if (damaged or end is not None) and reached < due - slack(due):
         raise MediaError(path, "corrupt", f"the audio ends too soon, at {reached:.2f} s")
     if len(samples) < MIN_AUDIO_SECONDS * rate:
-        seconds = len(samples) / rate
-        raise MediaError(path, "too_short", f"the audio has {seconds:.3f} s, at least {MIN_AUDIO_SECONDS} s are needed")
+        raise MediaError(path, "too_short", f"the audio has {reached:.3f} s, at least {MIN_AUDIO_SECONDS} s are needed")
     return samples
 
 
@@ -211,31 +195,6 @@ def _track(path: Path, container: Any, kind: str) -> Any:
     raise MediaError(path, "corrupt" if kind == "video" else "no_audio_track", f"there is no {kind} track in this file")
 
 
-def _origin(container: Any) -> float:
-    return 0.0 if container.start_time is None else container.start_time / av.time_base
-
-
-def _end(container: Any, stream: Any) -> float:
-    """When the stream ends, seconds from the start of the file; by reading all packets where no header says so."""
-    if stream.duration is not None:
-        first = 0 if stream.start_time is None else stream.start_time
-        return float((first + stream.duration) * stream.time_base) - _origin(container)
-    end = 0.0
-    for packet in container.demux(stream):
-        if packet.pts is not None:
-            end = max(end, float((packet.pts + (packet.duration or 0)) * stream.time_base) - _origin(container))
-    container.seek(0)
-    return end
-
-
-def _seek(container: Any, start: float | None) -> float:
-    """Go to the key frame at or before `start`; gives the timestamp, in seconds, at which the clip begins."""
-    origin = _origin(container) + (start or 0.0)
-    if start:
-        container.seek(int(origin * av.time_base), backward=True)
-    return origin
-
-
 def _window(path: Path, end: float, start: float | None, duration: float | None) -> float:
     """Duration of the clip in seconds, of a track that ends at `end`."""
     if start is None:
@@ -243,6 +202,28 @@ def _window(path: Path, end: float, start: float | None, duration: float | None)
     if start >= end:
         raise MediaError(path, "too_short", f"it ends at {end:.2f} s, and the clip starts at {start:.2f} s")
     return end - start if duration is None else min(duration, end - start)
+
+
+def _frames_from(container: Any, stream: Any, start: float | None, damage: list[Exception]) -> Iterator[Any]:
+    """Decoded frames, the first of which is on screen, or heard, at `start` or before it where the file has such.
+
+    Some files have no index, or one that leads past the moment wanted: then it is looked for further and further back.
+    """
+    frames = _frames(container, stream, damage)
+    if start:
+        begin = file_start(container)
+        back = 0.0
+        while True:
+            target = max(0.0, start - back)
+            container.seek(int((begin + target) * av.time_base), backward=True)
+            frames = _frames(container, stream, damage)
+            first = next(frames, None)
+            if target == 0 or (first is not None and first.time is not None and first.time <= begin + start):
+                break
+            back = 2 * back or 2.0
+        if first is not None:
+            yield first
+    yield from frames
 
 
 def _frames(container: Any, stream: Any, damage: list[Exception]) -> Iterator[Any]:
@@ -267,10 +248,11 @@ def _frames(container: Any, stream: Any, damage: list[Exception]) -> Iterator[An
 
 
 def _collect(
-    container: Any, stream: Any, origin: float, total: float, wanted: np.ndarray | None, scale: _Scaler
+    frames: Iterator[Any], origin: float, total: float, wanted: np.ndarray | None, scale: _Scaler
 ) -> tuple[list[np.ndarray], list[float], float]:
     """Frames of the clip as pixels and the times they begin; with `wanted`, only those on screen at these times.
 
+    origin: timestamp of the clip's beginning, in seconds. total: duration of the clip.
     The third value is where the frames ended, infinite when decoding stopped because all that was needed was there.
     """
     pixels: list[np.ndarray] = []
@@ -279,7 +261,7 @@ def _collect(
     position = 0
     before: tuple[float, Any] | None = None  # the last frame that began, not yet kept
     last = reached = -np.inf
-    for frame in _frames(container, stream, []):
+    for frame in frames:
         last = time = max(last, last if frame.time is None else frame.time - origin)
         if before is not None and _needed(queue, position, before[0], time):
             times.append(before[0])
@@ -304,17 +286,21 @@ def _needed(queue: np.ndarray | None, position: int, begins: float, ends: float)
 
 
 def _resample(
-    path: Path, container: Any, stream: Any, origin: float, rate: int, most: int | None
+    path: Path, container: Any, stream: Any, start: float | None, rate: int, most: int | None
 ) -> tuple[np.ndarray, bool]:
     """int16 samples from the clip's beginning, at most `most`, and whether any packet could not be decoded."""
     resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
+    origin = file_start(container) + (start or 0.0)
     damage: list[Exception] = []
     pieces: list[np.ndarray] = []
     skip: int | None = None
     count = 0
-    for frame in _frames(container, stream, damage):
+    for frame in _frames_from(container, stream, start, damage):
         if skip is None:
-            skip = max(0, round((origin - frame.time) * rate)) if frame.time is not None else 0
+            skip = round((origin - frame.time) * rate) if frame.time is not None else 0
+            longest = round((container.duration or 0) / av.time_base * rate) if most is None else most
+            pieces.append(np.zeros(min(max(-skip, 0), longest), np.int16))
+            count, skip = len(pieces[0]), max(skip, 0)
         frame.pts = None
         try:
             fresh = [piece.to_ndarray()[0] for piece in resampler.resample(frame)]
