@@ -17,6 +17,7 @@ from mover.errors import Problems, UserError
 COMMANDS = {
     "synth": "make the embedded data set: mp4 clips, captions, manifest",
     "import": "turn a public data set's annotations and media into a manifest",
+    "doctor": "check a manifest's media, and note in it what is amiss",
     "overlap": "tell whether two manifests share clips",
     "train": "train a model",
     "evaluate": "Recall@K of a checkpoint or of an embeddings file",
@@ -36,8 +37,9 @@ mover COMMAND --help explains a command."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: that of the process) and return the exit code.
 
-    0: done. 1: `mover overlap` found something, or `mover weights` says no. 2: an error of the user's, told in one line
-    on standard error, or in one line for each of several. 130, 143: stopped by Ctrl-C, SIGTERM.
+    0: done. 1: `mover overlap` found something, `mover doctor` found clips that lack something, or `mover weights` says
+    no. 2: an error of the user's, told in one line on standard error, or in one line for each of several. 130, 143:
+    stopped by Ctrl-C, SIGTERM.
     """
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))

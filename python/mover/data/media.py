@@ -20,7 +20,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from mover.data.media_error import MediaError
-from mover.data.track_end import audio_end, check_whole, file_start, slack, video_end
+from mover.data.track_end import audio_end, check_whole, file_start, header_end, slack, video_end
 
 MIN_AUDIO_SECONDS = 0.2
 _SLIM = 8
@@ -65,20 +65,55 @@ def read_video(
     start, duration: with `start`, the clip is that part of the file, in seconds of the file; else the whole file.
     Raises MediaError: missing, corrupt (cannot be decoded, ends long before it should) or too_short.
     """
+    pixels, times, wanted, total = _decode_video(path, choose, _Scaler(size), start, duration)
+    images, starts = np.stack(pixels), np.array(times)
+    if wanted is None:
+        return Video(images, starts, total)
+    return Video(images[shown_at(starts, wanted)], wanted, total)
+
+
+def scan_video(path: Path, *, start: float | None = None, duration: float | None = None) -> dict[str, float]:
+    """Decode every frame and keep none: how many frames, seconds, width and height in pixels.
+
+    start, duration, raises: as in `read_video`.
+    """
+    sizes, _, _, total = _decode_video(path, None, lambda frame: (frame.width, frame.height), start, duration)
+    width, height = sizes[0]
+    return {"frames": len(sizes), "seconds": total, "width": width, "height": height}
+
+
+def glance(path: Path, kind: str, *, start: float | None = None, duration: float | None = None) -> dict[str, float]:
+    """What the headers of a file say of its "video" or "audio": seconds, where they know. Nothing is decoded.
+
+    start, duration: as in `read_video`. Raises MediaError: missing, no_audio_track, corrupt (the file cannot be opened
+    as media) or too_short (by its headers).
+    """
+    with _opened(path) as container:
+        stream = _track(path, container, kind)
+        end = header_end(path, container, stream)
+        total = None if end is None else _window(path, end, start, duration)
+    return {} if total is None else {"seconds": total}
+
+
+def _decode_video(
+    path: Path,
+    choose: Callable[[float], np.ndarray] | None,
+    scale: Callable[[av.VideoFrame], Any],
+    start: float | None,
+    duration: float | None,
+) -> tuple[list[Any], list[float], np.ndarray | None, float]:
+    """The frames of `read_video` as `scale` gives them, when they begin, the times wanted, the clip's duration."""
     with _opened(path) as container:
         stream = _track(path, container, "video")
         total = _window(path, video_end(path, container, stream, start, duration), start, duration)
         wanted = None if choose is None else np.asarray(choose(total), dtype=np.float64)
         frames = _frames_from(container, stream, start, [])
-        pixels, times, reached = _collect(frames, file_start(container) + (start or 0.0), total, wanted, _Scaler(size))
-    if not pixels:
+        found, times, reached = _collect(frames, file_start(container) + (start or 0.0), total, wanted, scale)
+    if not found:
         raise MediaError(path, "corrupt", "not one video frame could be decoded")
     if reached < total - slack(total):
         raise MediaError(path, "corrupt", f"the video ends at {reached:.2f} s of {total:.2f} s")
-    images, starts = np.stack(pixels), np.array(times)
-    if wanted is None:
-        return Video(images, starts, total)
-    return Video(images[shown_at(starts, wanted)], wanted, total)
+    return found, times, wanted, total
 
 
 def read_pcm(path: Path, rate: int, *, start: float | None = None, duration: float | None = None) -> np.ndarray:
@@ -177,8 +212,8 @@ def _decoding(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:  # that of PyAV is one, too
         raise MediaError(path, "missing", "there is no such file") from None
-    except (av.error.FFmpegError, OSError) as error:
-        detail = error.strerror or str(error)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        detail = getattr(error, "strerror", None) or str(error)
         raise MediaError(path, "corrupt", f"it cannot be decoded: {detail}") from None
 
 
@@ -248,14 +283,14 @@ def _frames(container: Any, stream: Any, damage: list[Exception]) -> Iterator[An
 
 
 def _collect(
-    frames: Iterator[Any], origin: float, total: float, wanted: np.ndarray | None, scale: _Scaler
-) -> tuple[list[np.ndarray], list[float], float]:
-    """Frames of the clip as pixels and the times they begin; with `wanted`, only those on screen at these times.
+    frames: Iterator[Any], origin: float, total: float, wanted: np.ndarray | None, scale: Callable[[Any], Any]
+) -> tuple[list[Any], list[float], float]:
+    """Frames of the clip as `scale` gives them and the times they begin; with `wanted`, only those on screen then.
 
     origin: timestamp of the clip's beginning, in seconds. total: duration of the clip.
     The third value is where the frames ended, infinite when decoding stopped because all that was needed was there.
     """
-    pixels: list[np.ndarray] = []
+    pixels: list[Any] = []
     times: list[float] = []
     queue = None if wanted is None else np.sort(wanted)
     position = 0

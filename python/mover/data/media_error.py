@@ -15,9 +15,11 @@ _REMEDY = {
 
 
 class MediaError(UserError):
-    """A media file that cannot be used. `path` is the file, `status` a manifest status other than "ok"."""
+    """A media file that cannot be used. `path` is the file, `status` a manifest status other than "ok",
+    `detail` what is wrong."""
 
     def __init__(self, path: Path, status: str, detail: str) -> None:
         super().__init__(f"{path}: {detail} (status {status}). {_REMEDY[status]}")
         self.path = path
         self.status = status
+        self.detail = detail

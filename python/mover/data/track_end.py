@@ -49,13 +49,24 @@ def video_end(path: Path, container: Any, stream: Any, start: float | None, dura
     """When the stream ends, seconds from the start of the file; by reading all packets where no header says so."""
     if not _is_matroska(container) and stream.duration is not None:
         return _stream_end(path, container, stream)
-    if _is_matroska(container) and start is not None and duration is not None and container.duration is not None:
-        clock = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
-        whole = container.duration / av.time_base
-        end = whole if clock is None else int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3])
-        if start + duration <= min(end, whole):  # a part of what may be hours need not wait for a look at all of it
+    if _is_matroska(container) and start is not None and duration is not None:
+        end = header_end(path, container, stream)
+        if (
+            end is not None and start + duration <= end
+        ):  # a part of what may be hours need not wait for a look at it all
             return end
     return _last_packet(path, container, stream)
+
+
+def header_end(path: Path, container: Any, stream: Any) -> float | None:
+    """When the stream ends by what any header says, in seconds from the start of the file; None where none does."""
+    whole = None if container.duration is None else container.duration / av.time_base
+    if not _is_matroska(container):
+        return whole if stream.duration is None else _stream_end(path, container, stream)
+    clock = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
+    if clock is None or whole is None:
+        return whole
+    return min(whole, int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3]))
 
 
 def _last_packet(path: Path, container: Any, stream: Any) -> float:
