@@ -49,7 +49,13 @@ class DataConfig(Section):
     sample_rate: PositiveInt = Field(16000, description="audio samples per second")
     audio_seconds: PositiveFloat = Field(10.0, description="length of an audio window, seconds")
     max_tokens: PositiveInt = Field(40, description="tokens of a caption, special tokens included")
-    cache: Literal["none", "memory"] = Field("none", description="memory: decode each clip once and keep it")
+    cache: Literal["none", "memory", "disk"] = Field(
+        "none", description="memory: decode each clip once and keep it; disk: keep it for later runs, too"
+    )
+    cache_folder: Path | None = Field(None, description="folder of the cache on disk; default: beside the manifest")
+    cache_frames_per_second: PositiveFloat | None = Field(
+        None, description="none: a cache holds all frames; n: at most so many, for less room, others stand in for those"
+    )
     workers: NonNegativeInt = Field(2, description="decoding threads or processes")
     missing: Literal["drop", "mask"] = Field(
         "drop",

@@ -14,6 +14,7 @@ from mover.data.collate import Collate, Sample, window_length
 from mover.data.decoded import Decoded, MemoryStore
 from mover.data.manifest import Clip
 from mover.data.media import MediaError, read_pcm, read_video
+from mover.data.media_cache import DiskStore, Stored
 from mover.data.others import Others, check_kinds, read_other
 from mover.data.sampling import CAPTION, FRAMES, WINDOW, cut_window, frame_times, generator
 from mover.data.tokenizer import Tokenizer
@@ -70,7 +71,7 @@ class ClipDataset:
         self._progress = progress
         self._lock = threading.Lock()
         self._failed: dict[tuple[int, str], MediaError] = {}
-        self._store: MemoryStore | None = None
+        self._store: MemoryStore | DiskStore | None = None
         self.clips: list[Clip] = []
         for clip in clips:
             faults = self._faults(clip)
@@ -138,9 +139,13 @@ class ClipDataset:
             _log.warning("Clip '%s' is used without %s: %s", clip.id, modality, reason)
 
     def prepare(self) -> None:
-        """With `cache="memory"`, decode every clip now, once. The loader calls it; a second call does nothing."""
-        if self.config.cache == "memory" and self._store is None:
+        """With a cache, decode every clip now that is not in it. The loader calls it; a second call does nothing."""
+        if self._store is not None:
+            return
+        if self.config.cache == "memory":
             self._store = MemoryStore(self.clips, self.config, self.modalities, self.others, self._progress)
+        elif self.config.cache == "disk":
+            self._store = DiskStore(self.clips, self.config, self.modalities, self._progress)
 
     def captions(self) -> tuple[list[str], np.ndarray]:
         """All captions of all usable clips, in order, and int64 (C,): the position in `clips` of each one's owner."""
@@ -190,13 +195,13 @@ class ClipDataset:
         if modality == "video":
             return self._frames(clip, stored, self._random(FRAMES, epoch, index))
         if modality in self.others:
-            if stored is not None:
+            if isinstance(stored, Decoded):
                 return stored.others[modality]
             return read_other(clip.others[modality], self.others[modality], self.config.image_size)
         window = window_length(self.config)
         return cut_window(self._pcm(clip, stored), window, self._random(WINDOW, epoch, index))
 
-    def _frames(self, clip: Clip, stored: Decoded | None, random: np.random.Generator | None) -> np.ndarray:
+    def _frames(self, clip: Clip, stored: Decoded | Stored | None, random: np.random.Generator | None) -> np.ndarray:
         """uint8 (F, 3, S, S)."""
         count = self.config.frames
         if stored is not None and stored.video is not None:
@@ -211,9 +216,10 @@ class ClipDataset:
         )
         return video.pixels
 
-    def _pcm(self, clip: Clip, stored: Decoded | None) -> np.ndarray:
+    def _pcm(self, clip: Clip, stored: Decoded | Stored | None) -> np.ndarray:
         """int16 (n,)."""
-        if stored is not None and stored.pcm is not None:
-            return stored.pcm
+        pcm = None if stored is None else stored.pcm
+        if pcm is not None:
+            return pcm
         assert clip.audio is not None
         return read_pcm(clip.audio, self.config.sample_rate, start=clip.start, duration=clip.duration)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -19,7 +22,7 @@ from mover.errors import UserError
 
 @dataclass(frozen=True)
 class Decoded:
-    """All frames at the run's image size, all samples at its sample rate, and what `read_other` gives of the others.
+    """The frames at the run's image size, all samples at its sample rate, and what `read_other` gives of the others.
 
     None, or no entry, for a modality that is not in the run, that the clip lacks or that could not be read; `faults`
     tells why not.
@@ -44,12 +47,12 @@ def decode_clip(clip: Clip, config: DataConfig, modalities: Sequence[str], other
     arrays, faults = {}, {}
     if "video" in modalities and clip.video is not None and clip.present("video"):
         try:
-            video = read_video(clip.video, config.image_size, start=clip.start, duration=clip.duration)
+            video = decode_video(clip, config)
         except MediaError as error:
             faults["video"] = error
     if "audio" in modalities and clip.audio is not None and clip.present("audio"):
         try:
-            pcm = read_pcm(clip.audio, config.sample_rate, start=clip.start, duration=clip.duration)
+            pcm = decode_pcm(clip, config)
         except MediaError as error:
             faults["audio"] = error
     for name, tower in (others or {}).items():
@@ -59,6 +62,30 @@ def decode_clip(clip: Clip, config: DataConfig, modalities: Sequence[str], other
             except MediaError as error:
                 faults[name] = error
     return Decoded(video, pcm, arrays, faults)
+
+
+def decode_video(clip: Clip, config: DataConfig) -> Video:
+    """The frames of a clip that has a video: all, or at most `cache_frames_per_second`. Raises MediaError."""
+    assert clip.video is not None
+    rate, choose = config.cache_frames_per_second, None
+    if rate is not None:
+        choose = functools.partial(_evenly, rate)
+    video = read_video(clip.video, config.image_size, choose, start=clip.start, duration=clip.duration)
+    if rate is None:
+        return video
+    fresh = [True, *(not np.array_equal(a, b) for a, b in itertools.pairwise(video.pixels))]  # few frames, often shown
+    return Video(video.pixels[fresh], video.times[fresh], video.duration)
+
+
+def _evenly(rate: float, duration: float) -> np.ndarray:
+    """Times of as many frames per second, from the first on."""
+    return np.arange(max(1, math.ceil(duration * rate))) / rate
+
+
+def decode_pcm(clip: Clip, config: DataConfig) -> np.ndarray:
+    """All samples of a clip that has audio. Raises MediaError."""
+    assert clip.audio is not None
+    return read_pcm(clip.audio, config.sample_rate, start=clip.start, duration=clip.duration)
 
 
 class MemoryStore:
@@ -95,5 +122,5 @@ class MemoryStore:
         if self._total > limit or (len(self.entries) == 16 and expected > limit):
             raise UserError(
                 f"data.cache: {count} clips would take about {expected / 1e9:.1f} GB decoded, and this machine has "
-                f"{limit / 1e9:.1f} GB for them. Set data.cache to none, or data.image_size to less."
+                f"{limit / 1e9:.1f} GB for them. Set data.cache to disk or none, or data.image_size to less."
             )

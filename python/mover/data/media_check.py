@@ -6,6 +6,7 @@ import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class Finding:
 
     status: str
     reason: str = ""
-    facts: dict[str, object] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     glanced: bool = False
 
 
@@ -74,17 +75,17 @@ def check(part: Part, quick: bool = False) -> Finding:
         return Finding("corrupt", f"it cannot be read: {error or type(error).__name__}", glanced=glanced)
 
 
-def _glanced(part: Part) -> dict[str, object]:
+def _glanced(part: Part) -> dict[str, Any]:
     return dict(glance(part.path, part.kind, start=part.start, duration=part.duration))
 
 
-def _read(part: Part) -> dict[str, object]:
+def _read(part: Part) -> dict[str, Any]:
     if part.kind == "video":
         return dict(scan_video(part.path, start=part.start, duration=part.duration))
     if part.kind == "audio":
         pcm = read_pcm(part.path, _RATE, start=part.start, duration=part.duration)
         silent = max(int(pcm.max()), -int(pcm.min())) <= _SILENT
-        return {"seconds": len(pcm) / _RATE} | ({"silent": True} if silent else {})
+        return {"seconds": len(pcm) / _RATE, **({"silent": True} if silent else {})}
     if part.kind == "image":
         read_image(part.path, 8)
         return {}

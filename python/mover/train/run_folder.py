@@ -12,11 +12,11 @@ from mover.errors import UserError
 from mover.train.checkpoint import find_checkpoint, load_checkpoint_config
 
 _FREE_ON_RESUME = (
-    "name", "output", "data.manifest", "data.tokenizer", "data.cache", "data.workers", "train.steps",
-    "train.validate_every", "train.checkpoint_every", "train.log_every", "train.device", "train.threads", "evaluate.",
+    "name", "output", "data.manifest", "data.tokenizer", "data.cache", "data.cache_folder", "data.workers",
+    "train.steps", "train.validate_every", "train.checkpoint_every", "train.log_every", "train.device", "train.threads",
 )  # fmt: skip
-"""Settings that a resumed run may change: none of them changes what a step computes, but for `train.steps`, which
-moves the end of the schedules."""
+"""Settings that a resumed run may change, beside those of evaluation: none of them changes what a step computes, but
+for `train.steps`, which moves the end of the schedules."""
 
 
 class RunFolder:
@@ -74,7 +74,9 @@ class RunFolder:
             raise UserError(f"{self.path} cannot be written: {error.strerror}. Choose another --output.") from None
 
     def _check_same(self, old: Config, new: Config) -> None:
-        changed = {n: v for n, v in differences(old, new).items() if not n.startswith(_FREE_ON_RESUME)}
+        changed = {
+            n: v for n, v in differences(old, new).items() if n not in _FREE_ON_RESUME and not n.startswith("evaluate.")
+        }
         if changed:
             raise UserError(
                 f"{self.path} cannot be resumed with other settings: {_listed(changed)}. "
