@@ -32,7 +32,7 @@ def run(quick: bool) -> list[dict]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         media = _media(folder / "media", few)
-        msrvtt, audiocaps = _msrvtt(folder, few), _audiocaps(folder, few)
+        msrvtt, audiocaps = write_msrvtt(folder, few), _audiocaps(folder, few)
         clips = [_clip(folder, number) for number in range(many)]
         manifest = folder / "manifest.jsonl"
         rows = [
@@ -73,7 +73,7 @@ def _media(folder: Path, count: int) -> Path:
     return folder
 
 
-def _msrvtt(folder: Path, count: int) -> Path:
+def write_msrvtt(folder: Path, count: int) -> Path:
     videos = [
         {"video_id": f"video{number}", "category": 1, "url": "https://www.youtube.com/watch?v=abcdefghijk",
          "start time": 1.0, "end time": 11.0, "split": "train", "id": number}

@@ -12,6 +12,7 @@ import contrast
 import gradients
 import manifests
 import measure
+import media
 import memory
 import newton
 import ranking
@@ -29,12 +30,13 @@ BENCHMARKS = {
     "memory": memory,
     "threads": threads,
     "manifests": manifests,
+    "media": media,
 }
 ON_GPU = ("transport", "triples", "contrast", "ranking", "logdet")
 
-EPILOG = f"""On the CPU all run on one pinned thread (but threads, which compares one with two), contenders in turn;
-times are medians. The whole takes about 20 minutes, with --quick about 5. A peer that is not installed is reported
-as such; scripts/bootstrap bench installs them.
+EPILOG = f"""On the CPU all run on one pinned thread (but threads, which compares one with two, and a part of media),
+contenders in turn; times are medians. The whole takes about half an hour, with --quick about 5 minutes. A peer that is
+not installed is reported as such; scripts/bootstrap bench installs them.
 
 With --device cuda: {", ".join(ON_GPU)}. They take the torch and the peers that are there, and the libraries that
 scripts/gpu-check has built, and end in about 4 minutes.

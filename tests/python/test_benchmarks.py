@@ -17,6 +17,7 @@ import contrast  # noqa: E402
 import gradients  # noqa: E402
 import manifests  # noqa: E402
 import measure  # noqa: E402
+import media  # noqa: E402
 import memory  # noqa: E402
 import newton  # noqa: E402
 import peers  # noqa: E402
@@ -45,6 +46,7 @@ def _tiny(monkeypatch):
         monkeypatch.setattr(module, "QUICK", sizes)
     monkeypatch.setattr(ranking, "QUICK", (70,))
     monkeypatch.setattr(manifests, "QUICK", (8, 12))
+    monkeypatch.setattr(media, "QUICK", {"seconds": 1, "clips": 4, "rows": 3, "steps": 1, "step_ms": (1,)})
     monkeypatch.setattr(gradients, "SETTINGS", (("random", 0.3),))
     monkeypatch.setattr(newton, "SIZE", 12)
     monkeypatch.setattr(newton, "QUICK", (("random", 0.1),))
