@@ -49,8 +49,10 @@ class DataConfig(Section):
     sample_rate: PositiveInt = Field(16000, description="audio samples per second")
     audio_seconds: PositiveFloat = Field(10.0, description="length of an audio window, seconds")
     max_tokens: PositiveInt = Field(40, description="tokens of a caption, special tokens included")
-    cache: Literal["none", "memory", "disk"] = Field(
-        "none", description="memory: decode each clip once and keep it; disk: keep it for later runs, too"
+    cache: Literal["none", "memory", "disk", "features"] = Field(
+        "none",
+        description="memory: decode each clip once and keep it; disk: keep it for later runs, too; features: keep what "
+        "frozen towers give for the middle of each clip and for every caption, for later runs, too",
     )
     cache_folder: Path | None = Field(None, description="folder of the cache on disk; default: beside the manifest")
     cache_frames_per_second: PositiveFloat | None = Field(
@@ -287,7 +289,18 @@ class Config(Section):
         if self.objective.anchor not in self.modalities:
             anchor = self.objective.anchor
             raise ValueError(f"objective.anchor: '{anchor}' is not among modalities {list(self.modalities)}")
+        if self.data.cache == "features" and not self.frozen:
+            raise ValueError(
+                "data.cache: features keeps what frozen towers give, and no tower of this run is frozen; set "
+                "trained_layers of one or more to 0, as in model.text.trained_layers 0, or data.cache to none"
+            )
         return self
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The modalities of the run whose whole tower is frozen."""
+        towers = {name: getattr(self.model, name) for name in BUILT_IN} | self.model.others
+        return tuple(name for name in self.modalities if getattr(towers[name], "trained_layers", None) == 0)
 
     @property
     def folder(self) -> Path:

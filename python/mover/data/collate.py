@@ -22,6 +22,7 @@ text: input_ids, attention_mask, int64 (B, L). video: pixels, uint8 (B, F, 3, S,
 audio: waveform, float32 (B, n), and length, int64 (B,), how many samples are real.
 A modality of images: pixels, uint8 (B, 1, 3, S, S). One of features: features, float32 (B, T, d), zeros behind the
 rows that a clip has, and length, int64 (B,), how many these are.
+A modality served by the feature cache: tower_output, float32 (B, …), in place of all these.
 present: modality to bool (B,). The rows of clips that lack a modality are zeros, or padding, and stand for nothing:
 the model leaves them out.
 """
@@ -32,8 +33,8 @@ class Sample:
     """A clip as it was sampled.
 
     values: modality to what was drawn of it: text, one sentence; video, uint8 (F, 3, S, S); audio, int16 (n,) and how
-    many of its samples are real; an image, uint8 (3, S, S); features, float32 (T, d). What the clip lacks or the run
-    does not use is not there.
+    many of its samples are real; an image, uint8 (3, S, S); features, float32 (T, d); of a modality served by the
+    feature cache, what the body of its tower gave. What the clip lacks or the run does not use is not there.
     """
 
     id: str
@@ -47,7 +48,10 @@ def window_length(config: DataConfig) -> int:
 
 
 class Collate:
-    """Stacks samples; the tokenizer is needed when "text" is among the modalities."""
+    """Stacks samples; the tokenizer is needed when "text" is among the modalities.
+
+    served: modalities whose values are outputs of towers, and the shape of one.
+    """
 
     def __init__(
         self,
@@ -62,6 +66,7 @@ class Collate:
         self._frames = (config.frames, *self._image)
         self._window = (window_length(config),)
         self._others = others or {}
+        self.served: Mapping[str, tuple[int, ...]] = {}
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """A batch of B = len(samples) >= 1."""
@@ -76,6 +81,8 @@ class Collate:
 
     def _stack(self, modality: str, values: Sequence[Any]) -> dict[str, torch.Tensor]:
         """The tensors of one modality; a value is None for a clip that lacks it."""
+        if modality in self.served:
+            return {"tower_output": torch.from_numpy(_stacked(values, self.served[modality], np.float32))}
         if modality == "text":
             return self._tokens(values)
         if modality == "video":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from mover.config import BUILT_IN, DataConfig
 from mover.data.collate import Collate, Sample, window_length
 from mover.data.decoded import Decoded, MemoryStore
+from mover.data.feature_cache import TowerOutputs
 from mover.data.manifest import Clip
 from mover.data.media import MediaError, read_pcm, read_video
 from mover.data.media_cache import DiskStore, Stored
@@ -72,6 +73,7 @@ class ClipDataset:
         self._lock = threading.Lock()
         self._failed: dict[tuple[int, str], MediaError] = {}
         self._store: MemoryStore | DiskStore | None = None
+        self.outputs: Mapping[str, TowerOutputs] = {}
         self.clips: list[Clip] = []
         for clip in clips:
             faults = self._faults(clip)
@@ -138,6 +140,12 @@ class ClipDataset:
         if fresh:
             _log.warning("Clip '%s' is used without %s: %s", clip.id, modality, reason)
 
+    def serve(self, outputs: Mapping[str, TowerOutputs]) -> None:
+        """From now on, samples hold what the towers of these modalities gave for the draws of evaluation: the middle of
+        a clip, or a caption, which is drawn as ever."""
+        self.outputs = {modality: outputs[modality] for modality in self.modalities if modality in outputs}
+        self.collate.served = {modality: entry.store.shape for modality, entry in self.outputs.items()}
+
     def prepare(self) -> None:
         """With a cache, decode every clip now that is not in it. The loader calls it; a second call does nothing."""
         if self._store is not None:
@@ -166,7 +174,7 @@ class ClipDataset:
             if not clip.present(modality):
                 continue
             try:
-                drawn[modality] = self._draw(modality, index, clip, epoch)
+                drawn[modality] = self.draw(modality, index, epoch)
             except MediaError as error:
                 self._failed[index, modality] = error
                 reasons.append(str(error))
@@ -183,15 +191,19 @@ class ClipDataset:
     def _random(self, purpose: int, epoch: int, index: int) -> np.random.Generator | None:
         return generator(self.seed, purpose, epoch, index) if self.training else None
 
-    def _draw(self, modality: str, index: int, clip: Clip, epoch: int) -> Any:
-        """What `Sample.values` holds of a modality that the clip has. Raises MediaError."""
+    def draw(self, modality: str, index: int, epoch: int = 0) -> Any:
+        """What `Sample.values` holds of a modality that clip `index` has. Raises MediaError."""
+        clip, served = self.clips[index], self.outputs.get(modality)
         if modality == "text":
             random = self._random(CAPTION, epoch, index)
-            return clip.captions[0 if random is None else int(random.integers(len(clip.captions)))]
+            caption = clip.captions[0 if random is None else int(random.integers(len(clip.captions)))]
+            return caption if served is None else served.of_caption(caption)
         stored = None if self._store is None else self._store.entries[index]
         failed = self._failed.get((index, modality)) or (stored and stored.faults.get(modality))
         if failed:
             raise failed
+        if served is not None:
+            return served.of(clip)
         if modality == "video":
             return self._frames(clip, stored, self._random(FRAMES, epoch, index))
         if modality in self.others:

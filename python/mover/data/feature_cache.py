@@ -25,7 +25,7 @@ from mover.config import DataConfig
 from mover.data.clip import Clip
 from mover.data.fingerprint import Fingerprints
 from mover.data.manifest import write_atomically
-from mover.data.media import MediaError
+from mover.data.media_error import MediaError
 from mover.errors import UserError
 
 VERSION = 1

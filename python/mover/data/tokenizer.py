@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -75,6 +76,10 @@ class Tokenizer:
     def save(self, path: Path) -> None:
         """Write a `tokenizer.json`, in one piece."""
         write_atomically(Path(path), self._tokenizer.to_str(pretty=True))
+
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of everything the ids of a caption depend on but `max_tokens`."""
+        return hashlib.blake2b(self._tokenizer.to_str().encode(), digest_size=20).hexdigest()
 
     @property
     def vocab_size(self) -> int:

@@ -93,7 +93,7 @@ def embed(
                     assert data.tokenizer is not None
                     texts, owner = dataset.captions()
                     owner = np.array([place[clip.id] for clip in dataset.clips], dtype=np.int64)[owner]
-                    vectors[modality] = _embed_captions(model, data.tokenizer, texts, batch_size, device)
+                    vectors[modality] = _embed_captions(model, dataset, data.tokenizer, texts, batch_size, device)
                     present[modality] = np.bincount(owner, minlength=len(place)) > 0
                 else:
                     vectors[modality], present[modality] = _embed_media(
@@ -105,16 +105,20 @@ def embed(
 
 
 def _embed_captions(
-    model: MoverModel, tokenizer: Tokenizer, texts: list[str], batch_size: int, device: torch.device
+    model: MoverModel, dataset: ClipDataset, tokenizer: Tokenizer, texts: list[str], size: int, device: torch.device
 ) -> np.ndarray:
     """float32 (C, d). Captions of like length share a batch, so that little is padded."""
+    served = dataset.outputs.get("text")
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     vectors = np.zeros((len(texts), model.embed_dim), dtype=np.float32)
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        input_ids, attention_mask = tokenizer.encode([texts[i] for i in chosen])
-        inputs = to_device({"input_ids": input_ids, "attention_mask": attention_mask}, device)
-        vectors[chosen] = _rows(model.encode("text", inputs))
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
+        if served is None:
+            input_ids, attention_mask = tokenizer.encode([texts[i] for i in chosen])
+            inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        else:
+            inputs = {"tower_output": torch.from_numpy(np.stack([served.of_caption(texts[i]) for i in chosen]))}
+        vectors[chosen] = _rows(model.encode("text", to_device(inputs, device)))
     return vectors
 
 

@@ -25,6 +25,7 @@ from mover.train.checkpoint import (
     load_weights,
 )
 from mover.train.device import pick_device
+from mover.train.frozen import serve_frozen_towers
 
 Say = Callable[[str], None]
 
@@ -85,6 +86,9 @@ def evaluate_checkpoint(
         missing=missing, progress=progress, others=config.model.others,
     )  # fmt: skip
     say(f"{folder}: embedding {len(clips)} clips of {data_config.manifest}, split {split}, on {where}")
+    every = list(data.datasets.values())
+    for line in serve_frozen_towers(model, config, every, tokenizer, where, progress=progress):
+        say(line)
     size = batch_size or config.evaluate.batch_size
     embeddings = embed(model, data, batch_size=size, device=where, precision=config.train.precision)
     if embeddings_out is not None:

@@ -45,11 +45,6 @@ class Tower(nn.Module):
         """Shape of the body's output for one row."""
         return (self.width,)
 
-    @property
-    def frozen(self) -> bool:
-        """Whether there is a body, and no parameter of it learns."""
-        return bool(self._depths) and not any(parameter.requires_grad for parameter in self._depths)
-
     def fingerprint(self) -> str:
         """Hexadecimal digest of what the body's output depends on beside its inputs: weights, sizes and constants.
 

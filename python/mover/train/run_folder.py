@@ -16,7 +16,8 @@ _FREE_ON_RESUME = (
     "train.steps", "train.validate_every", "train.checkpoint_every", "train.log_every", "train.device", "train.threads",
 )  # fmt: skip
 """Settings that a resumed run may change, beside those of evaluation: none of them changes what a step computes, but
-for `train.steps`, which moves the end of the schedules."""
+for `train.steps`, which moves the end of the schedules. But `data.cache` features may neither come nor go: with it
+nothing is drawn at random from frames and sound."""
 
 
 class RunFolder:
@@ -74,8 +75,12 @@ class RunFolder:
             raise UserError(f"{self.path} cannot be written: {error.strerror}. Choose another --output.") from None
 
     def _check_same(self, old: Config, new: Config) -> None:
+        drawn_otherwise = "features" in (old.data.cache, new.data.cache)
         changed = {
-            n: v for n, v in differences(old, new).items() if n not in _FREE_ON_RESUME and not n.startswith("evaluate.")
+            name: values
+            for name, values in differences(old, new).items()
+            if not (name in _FREE_ON_RESUME or name.startswith("evaluate."))
+            or (name == "data.cache" and drawn_otherwise)
         }
         if changed:
             raise UserError(

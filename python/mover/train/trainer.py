@@ -38,6 +38,7 @@ from mover.train.checkpoint import (
 )
 from mover.train.checks import check_run
 from mover.train.device import autocast, to_device
+from mover.train.frozen import serve_frozen_towers
 from mover.train.interrupt import StopRequest
 from mover.train.logging import Display, RunLog, read_log
 from mover.train.optimizer import build_optimizer, learning_rates, schedule, set_learning_rate
@@ -97,6 +98,9 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
         if start > steps:
             raise UserError(f"{checkpoint} is at step {start}, beyond train.steps = {steps}: give more steps.")
     loader = make_loader(train_set, batch_size, start_step=start, steps=steps)
+    every = [train_set, *([] if validation is None else validation.datasets.values())]
+    for line in serve_frozen_towers(model, config, every, tokenizer, device, progress=console.is_terminal):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     folder.open(config, anew=checkpoint is None)
     _announce(console, config, folder, model, train_set, validation, device, start)
 
