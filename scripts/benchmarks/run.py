@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import contrast
+import frozen
 import gradients
 import manifests
 import measure
@@ -31,6 +32,7 @@ BENCHMARKS = {
     "threads": threads,
     "manifests": manifests,
     "media": media,
+    "frozen": frozen,
 }
 ON_GPU = ("transport", "triples", "contrast", "ranking", "logdet")
 

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts" / "benchmarks"))
 
 import contrast  # noqa: E402
+import frozen  # noqa: E402
 import gradients  # noqa: E402
 import manifests  # noqa: E402
 import measure  # noqa: E402
@@ -47,6 +48,7 @@ def _tiny(monkeypatch):
     monkeypatch.setattr(ranking, "QUICK", (70,))
     monkeypatch.setattr(manifests, "QUICK", (8, 12))
     monkeypatch.setattr(media, "QUICK", {"seconds": 1, "clips": 4, "rows": 3, "steps": 1, "step_ms": (1,)})
+    monkeypatch.setattr(frozen, "STEPS", {"tiny": (1, 2)})
     monkeypatch.setattr(gradients, "SETTINGS", (("random", 0.3),))
     monkeypatch.setattr(newton, "SIZE", 12)
     monkeypatch.setattr(newton, "QUICK", (("random", 0.1),))
