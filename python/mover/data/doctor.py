@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,11 +78,17 @@ def examine(
     recalled = len(findings)
     todo = [part for part in parts if part not in findings]
     with _Record(record) as write, progress_bar("checking media", len(todo), progress) as advance:
-        for part, finding in _side_by_side(todo, lambda part: check(part, quick), workers):
-            findings[part] = finding
+
+        def work(part: Part) -> Finding:
+            finding = check(part, quick)
             if states[part.path] is not None:
-                write(keys[part], states[part.path], finding)
-            advance()
+                write(keys[part], states[part.path], finding)  # here, so that whatever stops the rest, this is kept
+            return finding
+
+        with closing(_side_by_side(todo, work, workers)) as found:  # and closed before the record is
+            for part, finding in found:
+                findings[part] = finding
+                advance()
     by_clip = [{modality: findings[part] for modality, part in found.items()} for found in named]
     return Examination(clips, by_clip, len(todo), recalled)
 
@@ -126,8 +134,8 @@ def _key(part: Part, folder: str) -> str:
 
 def _side_by_side(
     parts: Sequence[Part], work: Callable[[Part], Finding], workers: int
-) -> Iterator[tuple[Part, Finding]]:
-    """What the threads find, as it comes."""
+) -> Generator[tuple[Part, Finding], None, None]:
+    """What the threads find, as it comes. Closing it waits for what they are at."""
     pool = ThreadPoolExecutor(workers, thread_name_prefix="mover-doctor")
     waiting: dict[Future[Finding], Part] = {}
     rest = iter(parts)
@@ -170,11 +178,13 @@ def _read_record(path: Path) -> Known:
 
 
 class _Record:
-    """Appends findings to a file, each as soon as it is known; nothing is made before the first one."""
+    """Appends findings to a file, each as soon as it is known; nothing is made before the first one. Threads may write
+    side by side."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: Any = None
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Callable[[str, State, Finding], None]:
         return self._write
@@ -182,14 +192,16 @@ class _Record:
     def _write(self, key: str, state: State, finding: Finding) -> None:
         row = {"part": json.loads(key), "state": state, "glanced": finding.glanced}
         row |= {"status": finding.status, "reason": finding.reason, "facts": finding.facts}
+        line = json.dumps(row) + "\n"
         try:
-            if self._file is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
-                if self._file.tell():
-                    self._file.write("\n")  # ends a line that a crash may have left; an empty one is passed over
-            self._file.write(json.dumps(row, ensure_ascii=True) + "\n")
-            self._file.flush()
+            with self._lock:
+                if self._file is None:
+                    self._path.parent.mkdir(parents=True, exist_ok=True)
+                    self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
+                    if self._file.tell():
+                        line = "\n" + line  # ends what a crash may have left; an empty line is passed over
+                self._file.write(line)
+                self._file.flush()
         except OSError as error:
             raise UserError(
                 f"The record {self._path} cannot be written: {error.strerror}. Make room, or name another (--record)."
