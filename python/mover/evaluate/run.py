@@ -130,9 +130,11 @@ def evaluate_embeddings(
         say: takes a line about what is going on.
 
     Raises:
-        UserError: a bad file, or a clip without a modality under "fail".
+        UserError: a bad file, a clip without a modality under "fail", or an anchor that does not fit.
     """
     embeddings = load_embeddings(path)
+    if anchor is not None and "text" in embeddings.modalities:
+        raise UserError(f"{path} has text, and joint directions then compare text with all others: leave --anchor out.")
     if missing == "fail":
         for modality in embeddings.modalities:
             without = embeddings.missing(modality)

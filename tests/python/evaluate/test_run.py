@@ -157,6 +157,19 @@ def test_a_modality_that_no_clip_has(checkpoint: Path, data: Path, tmp_path: Pat
         evaluate_checkpoint(checkpoint, manifest=manifest, missing="drop", out=out)
 
 
+def test_the_anchor_of_a_file_without_text(tmp_path: Path) -> None:
+    random, path = np.random.default_rng(0), tmp_path / "e.npz"
+    arrays = {m: random.normal(size=(5, 4)).astype(np.float32) for m in ("audio", "depth", "notes")}
+    np.savez(path, ids=np.arange(5), **arrays)
+    assert list(evaluate_embeddings(path).metrics)[-2:] == ["A2depth+notes", "depth+notes2A"]
+    assert list(evaluate_embeddings(path, anchor="notes").metrics)[-2:] == ["notes2A+depth", "A+depth2notes"]
+    with pytest.raises(UserError, match="anchor 'smell' is not among the modalities"):
+        evaluate_embeddings(path, anchor="smell")
+    np.savez(path, ids=np.arange(5), text=arrays["audio"], **arrays)
+    with pytest.raises(UserError, match="has text.*leave --anchor out"):
+        evaluate_embeddings(path, anchor="notes")
+
+
 def test_embedding_leaves_the_model_as_it_was(checkpoint: Path, data: Path) -> None:
     config = load_config(checkpoint / CONFIG)
     tokenizer = Tokenizer.for_data(config.data)
