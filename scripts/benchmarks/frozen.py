@@ -4,7 +4,7 @@ A step of 8 clips, towers frozen, the whole objective and its gradient, AdamW on
 towers it decodes, samples and encodes; from the cache it reads what the towers gave. Filling the cache decodes and
 encodes every clip and caption once. "tiny" is the demo configuration; "full size" has the sizes of roberta-base,
 ViT-B/16 and BEATs iter3, random weights, 8 frames of 224 x 224 and windows of 10 s. Clips are those of the embedded
-data set, one caption each. CPU time of the process, the first step aside.
+data set. CPU time of the process, the first step aside.
 """
 
 from __future__ import annotations
