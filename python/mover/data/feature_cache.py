@@ -181,6 +181,7 @@ class TowerOutputs:
         duration = None if start is None else clip.duration  # without a start it is information only
         place = (path, start, duration)
         if place not in self._known or again:
+            self._known.pop(place, None)
             try:
                 content = self._fingerprints.of(path)
             except FileNotFoundError:
@@ -192,10 +193,13 @@ class TowerOutputs:
 
     def of(self, clip: Clip) -> np.ndarray:
         """The output for a clip, float32 of the store's shape. Raises MediaError where its media cannot be used."""
-        found = self.store.read(self.key(clip))
+        key, path = self.key(clip), clip.media(self.modality)
+        assert path is not None
+        try:
+            found = self.store.read(key)
+        except KeyError:
+            found = Fault("missing", "it was not there, or was another, when the frozen tower ran")
         if isinstance(found, Fault):
-            path = clip.media(self.modality)
-            assert path is not None
             raise MediaError(path, found.status, found.detail)
         return found
 

@@ -294,6 +294,9 @@ def test_a_file_that_is_not_there_is_not_remembered(base: dict[str, Any], clips:
     assert counts["video"] == (0, 5)
     with pytest.raises(MediaError, match="status missing"):
         served.draw("video", 0)
+    late.video.write_bytes(clips[0].video.read_bytes()[:-1])
+    with pytest.raises(MediaError, match="not there, or was another, when the frozen tower ran"):
+        served.draw("video", 0)
     late.video.write_bytes(clips[0].video.read_bytes())
     assert setup.serve()[1]["video"] == (5, 1)
 
@@ -378,3 +381,21 @@ def test_images_are_served_and_given_features_are_not(base: dict[str, Any], clip
         for name, z in setup.model.eval()(batch).items():
             torch.testing.assert_close(z, setup.model(expected)[name], rtol=1e-5, atol=1e-6)
     assert setup.serve()[1] == {"text": (18, 0), "image": (6, 0)}
+
+
+def test_a_file_that_goes_away_while_towers_run_is_missing(
+    base: dict[str, Any], clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = [copied(clips[0], tmp_path), *clips[1:]]
+    draw = ClipDataset.draw
+
+    def remove(self: ClipDataset, modality: str, index: int, epoch: int = 0) -> Any:
+        mine[0].video.unlink(missing_ok=True)
+        return draw(self, modality, index, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClipDataset, "draw", remove)
+        served, _ = Setup(base, mine).serve()
+    (batch,) = make_loader(served, 6)
+    assert batch["ids"] == [clip.id for clip in mine[1:]]
+    assert "status missing" in served.skipped[mine[0].id]
