@@ -17,6 +17,7 @@ import media
 import memory
 import newton
 import ranking
+import steps
 import threads
 import transport
 import triples
@@ -33,6 +34,7 @@ BENCHMARKS = {
     "manifests": manifests,
     "media": media,
     "frozen": frozen,
+    "steps": steps,
 }
 ON_GPU = ("transport", "triples", "contrast", "ranking", "logdet")
 
