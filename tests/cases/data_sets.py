@@ -92,7 +92,7 @@ def audiocaps(root: Path, library: Library) -> None:
 
 def vatex(root: Path, library: Library) -> None:
     """Cut clips in vatex/videos, whole uploads in uploads; the split of HGR."""
-    ids = {part: [f"-{part}{n}_00000{n}_00001{n}" for n in range(3)] for part in ("trn", "val", "tst")}
+    ids = {part: [f"-{part}{n}_00000{n}_00000{n + 7}" for n in range(3)] for part in ("trn", "val", "tst")}
     _text(root / "vatex" / "vatex_training_v1.0.json", [vatex_entry(name) for name in ids["trn"]])
     validation = [vatex_entry(name) for name in ids["val"] + ids["tst"]]
     _text(root / "vatex" / "vatex_validation_v1.0.json", validation)

@@ -52,7 +52,9 @@ EXPECTED = {
     "vggsound": (THREE, {"T2V": 3}), "audioset": (SOUND, {"T2A": 3}), "as2m": (THREE, {"T2A": 3}),
     "k700": (THREE, {"T2V": 3}), "pretrain": (THREE, {"T2V": 3, "VA2T": 3}),
 }  # fmt: skip
-"""Block to the directions its evaluation reports, and the number of queries of some: a clip of AudioCaps is gone."""
+"""Block to the directions its evaluation reports, and the number of queries of some."""
+WITH_GAPS = {name for name in EXPECTED if name.startswith(("msrvtt", "audiocaps"))} | {"pretrain"}
+"""Blocks that read a set of which a clip is gone."""
 
 
 def blocks(text: str, indent: str) -> dict[str, list[str]]:
@@ -143,7 +145,8 @@ def run_block(name: str, settings: list[str], capsys: pytest.CaptureFixture[str]
             continue
         code = main(words[1:] + (settings if words[1] == "train" else []))
         said = capsys.readouterr()
-        assert code == 0, f"{line}\n{said.out}{said.err}"
+        expected = 1 if words[1] == "doctor" and name in WITH_GAPS else 0
+        assert code == expected, f"{line}\n{said.out}{said.err}"
         if words[1] == "evaluate":
             metrics = json.loads(Path(said.out.rpartition("written to ")[2].strip()).read_text())
     assert metrics is not None
@@ -185,8 +188,8 @@ MAIN = [next(name for name, lines in BLOCKS.items() if lines[0].split()[2] == im
 def test_from_files_to_recall_with_encoders_of_the_full_size(
     name: str, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if available_bytes() < 8 << 30:
-        pytest.skip("needs 8 GiB of available memory")
+    if available_bytes() < 10 << 30:
+        pytest.skip("needs 10 GiB of available memory")
     if shutil.disk_usage(tmp_path).free < 12 << 30:
         pytest.skip("needs 12 GiB of free disk")
     monkeypatch.chdir(tmp_path)
