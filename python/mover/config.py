@@ -67,7 +67,7 @@ class DataConfig(Section):
 
 
 class TowerConfig(Section):
-    """What the three towers have in common."""
+    """What the towers of text, video, audio and images have in common."""
 
     trained_layers: NonNegativeInt | None = Field(
         None,

@@ -28,7 +28,8 @@ NAMES = tuple(OTHERS)
 
 
 def build(clips: Sequence[Clip], training: bool = True, **options: Any) -> ClipDataset:
-    fields = {"image_size": 16, "workers": 0, **{k: options.pop(k) for k in list(options) if k in ("cache", "workers")}}
+    given = {name: options.pop(name) for name in list(options) if name in DataConfig.model_fields}
+    fields = {"image_size": 16, "workers": 0} | given
     config = DataConfig(**fields, missing=options.pop("mask", "drop"))
     names = options.pop("modalities", NAMES)
     return ClipDataset(clips, config, names, None, training=training, progress=False, others=OTHERS, **options)
@@ -64,9 +65,12 @@ def pictured(tmp_path: Path) -> list[Clip]:
     ]
 
 
-@pytest.mark.parametrize("options", [{}, {"cache": "memory"}, {"cache": "memory", "workers": 2}])
+@pytest.mark.parametrize("options", [{}, {"cache": "memory"}, {"cache": "memory", "workers": 2}, {"cache": "disk"}])
 @pytest.mark.parametrize("training", [True, False])
-def test_batches_hold_what_the_files_hold(pictured: list[Clip], training: bool, options: dict[str, Any]) -> None:
+def test_batches_hold_what_the_files_hold(
+    pictured: list[Clip], tmp_path: Path, training: bool, options: dict[str, Any]
+) -> None:
+    options = {"cache_folder": tmp_path / "cache", **options}
     batches = list(make_loader(build(pictured, training, **options), 4, steps=2))
     assert sorted(name for batch in batches for name in batch["ids"]) == [f"clip{n}" for n in range(8)]
     for batch in batches:
@@ -137,7 +141,7 @@ def test_a_batch_without_any_row(pictured: list[Clip]) -> None:
         (None, "there is no such file"),
     ],
 )
-@pytest.mark.parametrize("cache", ["none", "memory"])
+@pytest.mark.parametrize("cache", ["none", "memory", "disk"])
 def test_bad_features_are_bad_media(
     pictured: list[Clip], tmp_path: Path, caplog: pytest.LogCaptureFixture, content: Any, sentence: str, cache: str
 ) -> None:
@@ -148,14 +152,14 @@ def test_bad_features_are_bad_media(
     with pytest.raises(MediaError, match=sentence):
         read_other(bad, OTHERS["depth"], 16)
     pictured[3] = replace(pictured[3], others={**pictured[3].others, "depth": bad})
-    dataset = build(pictured, cache=cache)
+    dataset = build(pictured, cache=cache, cache_folder=tmp_path / "cache")
     with caplog.at_level(logging.WARNING):
         (batch,) = make_loader(dataset, 7, steps=1)
     assert "clip3" not in batch["ids"]
     assert "bad.npy" in dataset.skipped["clip3"]
     assert any("'clip3'" in record.message and "bad.npy" in record.message for record in caplog.records)
     with pytest.raises(UserError, match=r"'clip3' .*cannot be evaluated: .*bad\.npy"):
-        list(make_loader(build(pictured, training=False, cache=cache), 8))
+        list(make_loader(build(pictured, training=False, cache=cache, cache_folder=tmp_path / "cache"), 8))
 
 
 @pytest.mark.parametrize("mask", ["drop", "mask"])

@@ -127,7 +127,7 @@ def test_features_learn_as_heads_do_and_images_as_towers(model: MoverModel) -> N
     assert {rates[id(p)] for p in depth.parameters()} == {1e-3}
     assert {rates[id(p)] for p in image.parameters() if p.requires_grad} == {1e-5}
     assert sum(p.requires_grad for p in image.parameters()) < len(list(image.parameters())) / 2
-    assert isinstance(depth, FeatureEncoder) and not depth.frozen and list(depth.depths()) == []
+    assert isinstance(depth, FeatureEncoder) and list(depth.depths()) == []
     assert model.train().towers["image"].training
 
 
