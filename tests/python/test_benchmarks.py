@@ -49,6 +49,7 @@ def _tiny(monkeypatch):
     monkeypatch.setattr(ranking, "QUICK", (70,))
     monkeypatch.setattr(manifests, "QUICK", (8, 12))
     monkeypatch.setattr(media, "QUICK", {"seconds": 1, "clips": 4, "rows": 3, "steps": 1, "step_ms": (1,)})
+    monkeypatch.setattr(media, "RUNS", 1)
     monkeypatch.setattr(frozen, "STEPS", {"tiny": (1, 2)})
     monkeypatch.setattr(steps, "_child", steps.measured)
     monkeypatch.setattr(steps, "_model", _small_model)
