@@ -87,7 +87,7 @@ def _measured(name: str, manifest: Path, folder: Path) -> dict:
     live, cached = STEPS[name]
     row = {"model": name, "live": seconds_a_step(dataset(), live)}
     served, began = dataset(), time.process_time()
-    serve_frozen_towers(model, config, [served], tokenizer, CPU, progress=False)
+    serve_frozen_towers(model, config, [served], tokenizer, CPU, progress=False, say=lambda line: None)
     row["fill"] = (time.process_time() - began) / len(clips)
     row["cached"] = seconds_a_step(served, cached)
     return row

@@ -34,12 +34,18 @@ VERSION = 1
 _FLOAT = np.dtype("<f4")
 _KEYS_AT_ONCE = 500
 _SECONDS_TO_WAIT = 60.0
+_OUTPUTS = "outputs.sqlite"
 _TIMED = ("video", "audio")
 
 
 def cache_folder(config: DataConfig) -> Path:
     """Where the cache of a run lies: `data.cache_folder`, or beside the manifest, data.jsonl → data.feature-cache."""
     return config.cache_folder or config.manifest.with_name(f"{config.manifest.stem}.feature-cache")
+
+
+def stored_bytes(folder: Path) -> dict[Path, int]:
+    """The folder of every tower and set of settings in the cache, and the bytes of its outputs."""
+    return {path.parent: path.stat().st_size for path in sorted(folder.glob(f"*/{_OUTPUTS}"))}
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class FeatureStore:
         about = {"cache version": VERSION, "modality": modality, "shape of an output": list(shape), **settings}
         text = json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
         self.folder = Path(folder) / f"{modality}-{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}"
-        self._path = self.folder / "outputs.sqlite"
+        self._path = self.folder / _OUTPUTS
         self._bytes = int(np.prod(shape)) * _FLOAT.itemsize
         self._lock = threading.Lock()
         try:
@@ -85,15 +91,11 @@ class FeatureStore:
 
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._path, timeout=_SECONDS_TO_WAIT, isolation_level=None, check_same_thread=False)
+        # The journal stays the default one: a write-ahead log needs memory that network file systems cannot share.
         # A row of a few KiB shares its page with others of its kind; a longer one has pages of its own.
         database.execute(f"PRAGMA page_size = {16384 if self._bytes < 8192 else 4096}")
         database.execute("CREATE TABLE IF NOT EXISTS outputs (key BLOB PRIMARY KEY, value BLOB, fault TEXT)")
         return database
-
-    def close(self) -> None:
-        """Let go of the file."""
-        with self._lock:
-            self._database.close()
 
     def __len__(self) -> int:
         """How many keys are there, those of faults included."""

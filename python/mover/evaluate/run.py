@@ -87,8 +87,7 @@ def evaluate_checkpoint(
     )  # fmt: skip
     say(f"{folder}: embedding {len(clips)} clips of {data_config.manifest}, split {split}, on {where}")
     every = list(data.datasets.values())
-    for line in serve_frozen_towers(model, config, every, tokenizer, where, progress=progress):
-        say(line)
+    serve_frozen_towers(model, config, every, tokenizer, where, progress=progress, say=say)
     size = batch_size or config.evaluate.batch_size
     embeddings = embed(model, data, batch_size=size, device=where, precision=config.train.precision)
     if embeddings_out is not None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import av
@@ -22,7 +23,7 @@ from mover.config import Config, DataConfig
 from mover.data.clip import Clip
 from mover.data.collate import Sample
 from mover.data.dataset import ClipDataset
-from mover.data.feature_cache import Fault, FeatureStore, TowerOutputs, cache_folder, caption_key
+from mover.data.feature_cache import Fault, FeatureStore, TowerOutputs, cache_folder, caption_key, stored_bytes
 from mover.data.fingerprint import Fingerprints
 from mover.data.media_error import MediaError
 from mover.data.progress import progress_bar
@@ -34,6 +35,7 @@ from mover.train.device import autocast, to_device
 
 _log = logging.getLogger("mover.train")
 _TRIES = 3
+_FILES_AT_ONCE = 256
 Advance = Callable[[], None]
 Read = tuple[bytes, Clip, Any] | None
 """Key, clip, and what was sampled from it or a Fault; None for a file that is not there any more."""
@@ -47,7 +49,8 @@ def serve_frozen_towers(
     device: torch.device,
     *,
     progress: bool,
-) -> list[str]:
+    say: Callable[[str], None],
+) -> None:
     """Let the datasets give outputs of frozen towers in place of frames, sound and tokens.
 
     Does nothing unless `data.cache` is "features". What is not in the cache yet is computed now, batch by batch of
@@ -61,19 +64,18 @@ def serve_frozen_towers(
         tokenizer: of the run; needed for text.
         device: where the towers run.
         progress: whether to draw bars.
-
-    Returns:
-        a line for each frozen tower: how many outputs there were, how many were computed, and where they are.
+        say: takes a line for each frozen tower, before it runs: how many outputs there are and how many to compute; and
+            one about the whole cache.
 
     Raises:
         UserError: the cache cannot be used, a file changes while it is read, or outputs that are not finite.
     """
     if config.data.cache != "features":
-        return []
+        return
     data = datasets[0].config
     folder = cache_folder(data)
     fingerprints = Fingerprints(folder / "fingerprints.json")
-    lines, served = [], {}
+    served: dict[str, TowerOutputs] = {}
     try:
         for modality in config.frozen:
             tower = cast(Tower, model.towers[modality])
@@ -82,23 +84,27 @@ def serve_frozen_towers(
             }  # fmt: skip
             store = FeatureStore(folder, modality, tower.output_shape, settings)
             outputs = TowerOutputs(modality, store, fingerprints)
-            filling = _Filling(tower, outputs, config, data, device, progress)
+            filling = _Filling(tower, outputs, config, data, device, progress, say)
             using = [dataset for dataset in datasets if modality in dataset.modalities]
             if modality == "text":
                 assert tokenizer is not None
-                found, computed = filling.captions((c for dataset in using for c in dataset.captions()[0]), tokenizer)
+                filling.captions((c for dataset in using for c in dataset.captions()[0]), tokenizer)
             else:
-                found, computed = filling.media([c for dataset in using for c in dataset.clips if c.present(modality)])
+                filling.media([c for dataset in using for c in dataset.clips if c.present(modality)])
             served[modality] = outputs
-            lines.append(
-                f"frozen {modality} tower: {found} outputs found, {computed} computed, "
-                f"{store.size() / 1e6:.1f} MB in {store.folder}"
-            )
     finally:
         _save(fingerprints)
     for dataset in datasets:
         dataset.serve(served)
-    return lines
+    say(_sizes(folder, [outputs.store for outputs in served.values()]))
+
+
+def _sizes(folder: Path, stores: Sequence[FeatureStore]) -> str:
+    """How large the cache is, and how much of it belongs to other towers or settings."""
+    mine = {store.folder for store in stores}
+    rest = [size for place, size in stored_bytes(folder).items() if place not in mine]
+    text = f"feature cache {folder}: {sum(store.size() for store in stores) / 1e6:.1f} MB for these towers"
+    return text + (f", {sum(rest) / 1e6:.1f} MB for others or other settings (folders: {len(rest)})" if rest else "")
 
 
 def _save(fingerprints: Fingerprints) -> None:
@@ -122,7 +128,7 @@ def _settings(modality: str, data: DataConfig, tokenizer: Tokenizer | None) -> d
 
 @dataclass
 class _Filling:
-    """Computes what is missing in the cache of one tower. Its methods return how many were there and how many not."""
+    """Computes what is missing in the cache of one tower."""
 
     tower: Tower
     outputs: TowerOutputs
@@ -130,10 +136,11 @@ class _Filling:
     data: DataConfig
     device: torch.device
     progress: bool
+    say: Callable[[str], None]
 
-    def captions(self, texts: Iterable[str], tokenizer: Tokenizer) -> tuple[int, int]:
+    def captions(self, texts: Iterable[str], tokenizer: Tokenizer) -> None:
         wanted = {caption_key(text): text for text in texts}
-        missing = self.outputs.store.missing(wanted)
+        missing = self._missing(wanted)
         missing.sort(key=lambda key: len(wanted[key]))  # of like length in a batch: little is padded
         with self._bar("text", len(missing)) as advance:
             for keys in _batches(missing, self.config.evaluate.batch_size):
@@ -142,14 +149,18 @@ class _Filling:
                 self._keep(keys, self._run(inputs), [wanted[key] for key in keys])
                 for _ in keys:
                     advance()
-        return len(wanted) - len(missing), len(missing)
 
-    def media(self, clips: Sequence[Clip]) -> tuple[int, int]:
+    def media(self, clips: Sequence[Clip]) -> None:
         wanted = self._keys(clips)
-        missing = self.outputs.store.missing(wanted)
+        missing = self._missing(wanted)
         if missing:
             self._read_and_run([wanted[key] for key in missing])
-        return len(wanted) - len(missing), len(missing)
+
+    def _missing(self, wanted: Collection[bytes]) -> list[bytes]:
+        missing = self.outputs.store.missing(wanted)
+        found = len(wanted) - len(missing)
+        self.say(f"frozen {self.outputs.modality} tower: {found} outputs found, {len(missing)} to compute")
+        return missing
 
     def _keys(self, clips: Sequence[Clip]) -> dict[bytes, Clip]:
         """Key to a clip that has it, without clips whose file is not there."""
@@ -162,10 +173,11 @@ class _Filling:
 
         wanted: dict[bytes, Clip] = {}
         with self._pool() as pool, progress_bar(f"{self.outputs.modality} files", len(clips), self.progress) as advance:
-            for clip, name in zip(clips, pool.map(key, clips), strict=True):
-                if name is not None:
-                    wanted.setdefault(name, clip)
-                advance()
+            for some in _batches(clips, _FILES_AT_ONCE):
+                for clip, name in zip(some, pool.map(key, some), strict=True):
+                    if name is not None:
+                        wanted.setdefault(name, clip)
+                    advance()
         return wanted
 
     def _read_and_run(self, clips: Sequence[Clip]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,8 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
             raise UserError(f"{checkpoint} is at step {start}, beyond train.steps = {steps}: give more steps.")
     loader = make_loader(train_set, batch_size, start_step=start, steps=steps)
     every = [train_set, *([] if validation is None else validation.datasets.values())]
-    for line in serve_frozen_towers(model, config, every, tokenizer, device, progress=console.is_terminal):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    serve_frozen_towers(model, config, every, tokenizer, device, progress=console.is_terminal, say=say)
     folder.open(config, anew=checkpoint is None)
     _announce(console, config, folder, model, train_set, validation, device, start)
 

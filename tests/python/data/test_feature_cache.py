@@ -150,8 +150,8 @@ def test_a_kill_loses_only_what_was_not_written(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named_with_the_remedy(tmp_path: Path, damage: str) -> None:
     kept = store(tmp_path)
     kept.write({key(n): values(n) for n in range(200)})
-    kept.close()
     path = kept.folder / "outputs.sqlite"
+    del kept
     if damage == "not a database":
         path.write_bytes(b"x" * 5000)
     elif damage == "cut":

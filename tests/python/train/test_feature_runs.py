@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,12 @@ def test_a_run_says_what_it_found(base: dict[str, Any], capsys: pytest.CaptureFi
     for found, computed in ((0, 18), (18, 0)):
         assert main(["train", "--config", "demo", *flags, "--overwrite"]) == 0
         out = " ".join(capsys.readouterr().out.split())
-        assert f"frozen video tower: {found} outputs found, {computed} computed, " in out
-    assert str(base["data.cache_folder"]) in out
+        assert f"frozen video tower: {found} outputs found, {computed} to compute" in out
+        assert re.search(rf"feature cache {base['data.cache_folder']}: \d\.\d MB for these towers /", out)
+    assert main(["train", "--config", "demo", *flags, "--data.frames", "3", "--overwrite"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "frozen video tower: 0 outputs found, 18 to compute" in out
+    assert re.search(r"\d\.\d MB for these towers, \d\.\d MB for others or other settings \(folders: 2\)", out)
 
 
 def test_a_resumed_run_is_that_which_was_never_stopped(base: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,11 +63,12 @@ class Setup:
         """A dataset served, and how many outputs were found and computed by modality."""
         dataset = dataset or self.dataset()
         cpu = torch.device("cpu")
-        lines = serve_frozen_towers(self.model, self.config, [dataset], self.tokenizer, cpu, progress=False)
-        counts = {}
-        for line in lines:
-            words = line.split()
-            counts[words[1]] = (int(words[3]), int(words[6]))
+        lines: list[str] = []
+        serve_frozen_towers(
+            self.model, self.config, [dataset], self.tokenizer, cpu, progress=False, say=lines.append
+        )  # fmt: skip
+        words = [line.split() for line in lines if line.startswith("frozen")]
+        counts = {word[1]: (int(word[3]), int(word[6])) for word in words}
         return dataset, counts
 
 
