@@ -183,7 +183,6 @@ class TowerOutputs:
         duration = None if start is None else clip.duration  # without a start it is information only
         place = (path, start, duration)
         if place not in self._known or again:
-            self._known.pop(place, None)
             try:
                 content = self._fingerprints.of(path)
             except FileNotFoundError:
