@@ -143,9 +143,9 @@ static __device__ __forceinline__ double with_eps(double product, double eps) {
 }
 
 /* A group is read once, or twice where it is orthogonalised. A block has THREADS / width groups, no shared memory.
- * Five vectors: left to itself, ptxas saves registers for some devices until it spills one. */
+ * Four and five vectors: left to itself, ptxas saves registers for some devices until it spills one. */
 template <int k>
-static __global__ void __launch_bounds__(THREADS, k == 5 ? 1 : 0)
+static __global__ void __launch_bounds__(THREADS, k == 4 || k == 5 ? 1 : 0)
     volume_forward(int64_t batch, int64_t d, int width, double eps, const real *__restrict__ v,
                    real *__restrict__ volume) {
     const int lane = (int)threadIdx.x & (width - 1), many = THREADS / width;
