@@ -90,12 +90,11 @@ def table(rows: list[dict]) -> str:
     fits = []
     for frames in (4, 8, 16):
         for row in counts:
-            for again in (False, True) if row["learning"] > 4e6 else (False,):
+            for again in (False, True) if LEARNS[row["count"]] != 0 else ():
                 need = per_clip(row, frames, again, "bfloat16")
                 fixed = 4 * row["parameters"] + 16 * row["learning"]
-                most = [f"{max(0, (0.9 * gpu * 2**30 - fixed) / need):,.0f}" for gpu in GPUS]
-                line = [str(frames), row["count"], "again" if again else "", f"{need / 2**20:.0f}"]
-                fits.append(line + [number if row["learning"] > 4e6 else "" for number in most])
+                most = [f"{max(0, int((0.9 * gpu * 2**30 - fixed) / need)):,}" for gpu in GPUS]
+                fits.append([str(frames), row["count"], "again" if again else "", f"{need / 2**20:.0f}", *most])
     return "\n\n".join(
         [
             markdown(["clips", "frames", "learns", "", "CPU s", "peak, GiB", "computed, GiB"], steps),

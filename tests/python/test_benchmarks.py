@@ -53,6 +53,7 @@ def _tiny(monkeypatch):
     monkeypatch.setattr(frozen, "STEPS", {"tiny": (1, 2)})
     monkeypatch.setattr(steps, "_child", steps.measured)
     monkeypatch.setattr(steps, "_model", _small_model)
+    monkeypatch.setattr(steps, "SECONDS", 1.0)
     monkeypatch.setattr(gradients, "SETTINGS", (("random", 0.3),))
     monkeypatch.setattr(newton, "SIZE", 12)
     monkeypatch.setattr(newton, "QUICK", (("random", 0.1),))
@@ -70,7 +71,7 @@ def _small_model(learns, again, frames):
     from mover.configs import load_config
     from mover.models.model import MoverModel
 
-    sizes = {"layers": 12, "hidden_size": 16, "heads": 2, "intermediate_size": 16, "gradient_checkpointing": again}
+    sizes = {"layers": 4, "hidden_size": 16, "heads": 2, "intermediate_size": 16, "gradient_checkpointing": again}
     settings = {f"model.{tower}.{name}": value for tower in steps.TOKENS for name, value in sizes.items()}
     settings |= {f"model.{tower}.trained_layers": steps.LEARNS[learns] for tower in steps.TOKENS}
     settings |= {"data.frames": frames, "model.audio.embed_dim": 8}
