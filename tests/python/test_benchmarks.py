@@ -246,6 +246,6 @@ def test_memory_of_a_step_is_computed_from_parameters_and_what_is_kept():
     assert steps.computed([kept], row) == 4 * 3 + 12 + 3 * (2 + 5 * 4 + 8)
     assert steps.per_clip(kept, 5, False, "bfloat16") == 2**20 * (1 + 5 * 2 + 4)
     inputs = (40 + 5 * 197 + 496) * 12 * 768 * 2
-    assert steps.per_clip(kept, 5, True, "bfloat16") == inputs + 2**20 * 5 * 2 / 12
+    assert steps.per_clip(kept, 5, True, "bfloat16") == inputs + 2 * 2**20 * 5 * 2 / 12
     frozen = {**kept, "count": "heads"}
     assert steps.per_clip(frozen, 5, True, "bfloat16") == steps.per_clip(frozen, 5, False, "bfloat16")
