@@ -181,6 +181,7 @@ MAIN = [next(name for name, lines in BLOCKS.items() if lines[0].split()[2] == im
 
 
 @pytest.mark.slow
+@pytest.mark.full_size
 @pytest.mark.parametrize("name", MAIN)
 def test_from_files_to_recall_with_encoders_of_the_full_size(
     name: str, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -19,6 +19,11 @@ from mover.train.checks import check_run
 from mover.train.trainer import train
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))  # where no run is in the way
+
+
 def problems(config: Config, **options: bool) -> list[str]:
     with pytest.raises(Problems) as raised:
         check_run(config, **options)
