@@ -16,13 +16,11 @@ from mover.evaluate.embed import EvaluationSet, embed
 from mover.evaluate.embeddings import Embeddings, load_embeddings, save_embeddings
 from mover.evaluate.metrics import retrieval_metrics
 from mover.evaluate.report import provenance, write_metrics
-from mover.models.model import MoverModel
 from mover.train.checkpoint import (
-    MODEL,
     find_checkpoint,
     load_checkpoint_config,
+    load_checkpoint_model,
     load_checkpoint_tokenizer,
-    load_weights,
 )
 from mover.train.device import pick_device
 from mover.train.frozen import serve_frozen_towers
@@ -76,9 +74,7 @@ def evaluate_checkpoint(
 
     tokenizer = load_checkpoint_tokenizer(folder, config)
     vocab_size = None if tokenizer is None else tokenizer.vocab_size
-    model = MoverModel(config.model, data_config, config.modalities, vocab_size)
-    load_weights(model, folder / MODEL)
-    model.to(where)
+    model = load_checkpoint_model(folder, config, data_config, vocab_size).to(where)
 
     clips = select_split(read_manifest(data_config.manifest), split)
     data = EvaluationSet(

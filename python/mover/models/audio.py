@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,13 @@ class AudioEncoder(Tower):
     Args:
         config: sizes, or an official BEATs `.pt` file, whose `cfg` then gives the sizes.
         sample_rate: of the waveforms that will come; BEATs hears 16 kHz only.
+        built: `architecture()` of the tower to build again; its weights are to come, no checkpoint is read.
 
     Raises:
         UserError: another sample rate, sizes that do not fit, or a checkpoint that does not load completely.
     """
 
-    def __init__(self, config: AudioTowerConfig, sample_rate: int) -> None:
+    def __init__(self, config: AudioTowerConfig, sample_rate: int, built: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         if sample_rate != SAMPLE_RATE:
             raise UserError(
@@ -39,7 +41,9 @@ class AudioEncoder(Tower):
                 f"Set data.sample_rate to {SAMPLE_RATE}; audio is resampled when it is decoded."
             )
         self.filterbank = FilterBank()
-        if config.checkpoint is None:
+        if built is not None:
+            self.beats = Beats(BeatsConfig(**built, dropout=config.dropout))
+        elif config.checkpoint is None:
             sizes = config.model_dump(exclude={"checkpoint", *TowerConfig.model_fields})
             self.beats = Beats(BeatsConfig(**sizes))
         else:
@@ -70,7 +74,8 @@ class AudioEncoder(Tower):
         # A product, not a masked sum: one pass, and tokens that are not valid are finite.
         return torch.bmm((valid / counts).to(tokens.dtype).unsqueeze(1), tokens).squeeze(1).float()
 
-    def _arithmetic(self) -> dict[str, Any]:
+    def architecture(self) -> dict[str, Any]:
+        """Sizes of the BEATs network."""
         sizes = asdict(self.beats.config)
         del sizes["dropout"]
         return sizes

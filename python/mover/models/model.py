@@ -26,13 +26,20 @@ class MoverModel(nn.Module):
         data: frame size and number, sample rate, longest caption.
         modalities: the run's, any of "text", "video", "audio" and the names under `config.others`.
         vocab_size: tokens of the tokenizer; needed for text.
+        architecture: what `architecture()` of the model to build again gave; its weights are to come, and no files of
+            the towers' checkpoints are read.
 
     Raises:
         UserError: sizes that do not fit, a checkpoint that does not load completely, or a name that torch has taken.
     """
 
     def __init__(
-        self, config: ModelConfig, data: DataConfig, modalities: Iterable[str], vocab_size: int | None = None
+        self,
+        config: ModelConfig,
+        data: DataConfig,
+        modalities: Iterable[str],
+        vocab_size: int | None = None,
+        architecture: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.modalities = tuple(modalities)
@@ -42,9 +49,14 @@ class MoverModel(nn.Module):
                 raise UserError(
                     f"modalities: '{name}' is a name that torch uses itself; give it another, here and there."
                 )
-        towers = {name: _tower(name, config, data, vocab_size) for name in self.modalities}
+        built = architecture or {}
+        towers = {name: _tower(name, config, data, vocab_size, built.get(name)) for name in self.modalities}
         self.towers = nn.ModuleDict(towers)
         self.heads = nn.ModuleDict({name: Projection(tower.width, config.embed_dim) for name, tower in towers.items()})
+
+    def architecture(self) -> dict[str, Any]:
+        """Per modality the JSON values that build its tower again (`Tower.architecture`)."""
+        return {name: cast(Tower, tower).architecture() for name, tower in self.towers.items()}
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Embed a batch.
@@ -112,19 +124,21 @@ class MoverModel(nn.Module):
         return list(groups.values())
 
 
-def _tower(modality: str, config: ModelConfig, data: DataConfig, vocab_size: int | None) -> Tower:
+def _tower(
+    modality: str, config: ModelConfig, data: DataConfig, vocab_size: int | None, built: Mapping[str, Any] | None
+) -> Tower:
     if modality == "text":
         if vocab_size is None:
             raise ValueError("Expected the number of tokens, vocab_size, for a model of text.")
-        return TextEncoder(config.text, vocab_size, data.max_tokens)
+        return TextEncoder(config.text, vocab_size, data.max_tokens, built=built)
     if modality == "video":
-        return VideoEncoder(config.video, data.image_size, data.frames)
+        return VideoEncoder(config.video, data.image_size, data.frames, built=built)
     if modality == "audio":
-        return AudioEncoder(config.audio, data.sample_rate)
+        return AudioEncoder(config.audio, data.sample_rate, built)
     if modality not in config.others:
         known = ", ".join((*BUILT_IN, *config.others))
         raise ValueError(f"Expected a modality among {known}, got {modality!r}.")
     section, tower = f"model.others.{modality}", config.others[modality]
     if isinstance(tower, ImageTowerConfig):
-        return VideoEncoder(tower, data.image_size, 1, section)
+        return VideoEncoder(tower, data.image_size, 1, section, built)
     return FeatureEncoder(tower, section)

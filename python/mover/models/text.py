@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from mover.config import TextTowerConfig
 from mover.errors import UserError
 from mover.models.pretrained import load_folder, read_folder_config
 from mover.models.sizes import initializer_range, require_multiple
-from mover.models.tower import Tower, folder_arithmetic
+from mover.models.tower import Tower, folder_architecture
 
 if TYPE_CHECKING:
     from transformers import RobertaModel
@@ -28,14 +29,24 @@ class TextEncoder(Tower):
         vocab_size: number of tokens of the tokenizer.
         max_tokens: longest caption, special tokens included.
         pad_id: id of the padding token.
+        built: `architecture()` of the tower to build again; its weights are to come, no checkpoint is read.
 
     Raises:
         UserError: sizes that do not fit, or a checkpoint that does not load completely.
     """
 
-    def __init__(self, config: TextTowerConfig, vocab_size: int, max_tokens: int, pad_id: int = 1) -> None:
+    def __init__(
+        self,
+        config: TextTowerConfig,
+        vocab_size: int,
+        max_tokens: int,
+        pad_id: int = 1,
+        built: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
-        if config.checkpoint is None:
+        if built is not None:
+            self.roberta = _roberta_built(config, built)
+        elif config.checkpoint is None:
             self.roberta = _random_roberta(config, vocab_size, max_tokens, pad_id)
         else:
             self.roberta = _pretrained_roberta(config, config.checkpoint, vocab_size, max_tokens, pad_id)
@@ -62,8 +73,9 @@ class TextEncoder(Tower):
         hidden = self.roberta(input_ids=input_ids, attention_mask=attention_mask | first).last_hidden_state
         return hidden[:, 0].float()
 
-    def _arithmetic(self) -> dict[str, Any]:
-        return folder_arithmetic(self.roberta.config)
+    def architecture(self) -> dict[str, Any]:
+        """The configuration of the RoBERTa network."""
+        return folder_architecture(self.roberta.config)
 
 
 def require_tokens(folder: Path, tokens: int, padding: int | None, vocab_size: int, pad_id: int) -> None:
@@ -99,6 +111,15 @@ def _random_roberta(config: TextTowerConfig, vocab_size: int, max_tokens: int, p
         ),
         add_pooling_layer=False,
     )
+
+
+def _roberta_built(config: TextTowerConfig, built: Mapping[str, Any]) -> RobertaModel:
+    from transformers import RobertaConfig, RobertaModel
+
+    stored = RobertaConfig.from_dict(dict(built))
+    stored.hidden_dropout_prob = config.dropout
+    stored.attention_probs_dropout_prob = config.dropout
+    return RobertaModel(stored, add_pooling_layer=False)
 
 
 def _pretrained_roberta(

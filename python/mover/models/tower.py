@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import MethodType
 from typing import Any, Self
 
@@ -50,16 +50,19 @@ class Tower(nn.Module):
 
         What changes the output by no more than rounding does not count: the device, the attention's kernels.
         """
-        digest = hashlib.blake2b(json.dumps([type(self).__name__, self._arithmetic()], sort_keys=True).encode())
+        digest = hashlib.blake2b(json.dumps([type(self).__name__, self.architecture()], sort_keys=True).encode())
         for name, tensor in sorted(self._body[0].state_dict().items()):
             content = tensor.detach().cpu().contiguous()
             digest.update(f"{name} {content.dtype} {tuple(content.shape)};".encode())
             digest.update(content.view(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
 
-    def _arithmetic(self) -> Mapping[str, Any]:
-        """JSON values that decide, with the weights, what the body computes: numbers of heads, scales, …"""
-        raise NotImplementedError
+    def architecture(self) -> dict[str, Any]:
+        """JSON values that decide, with the weights, what the body computes: sizes, numbers of heads, scales, …
+
+        With them and the configuration the tower is built again without the files of its checkpoint.
+        """
+        return {}
 
     def set_up(
         self, field: str, config: TowerConfig, body: nn.Module, layers: nn.ModuleList, above: Sequence[nn.Module] = ()
@@ -115,7 +118,7 @@ class Tower(nn.Module):
         return self
 
 
-def folder_arithmetic(config: Any) -> dict[str, Any]:
+def folder_architecture(config: Any) -> dict[str, Any]:
     """Of the configuration of a transformers model, what can change its output."""
     neutral = (
         "transformers_version", "dtype", "torch_dtype", "architectures", "hidden_dropout_prob",

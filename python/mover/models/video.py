@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from mover.errors import UserError
 from mover.models.pretrained import PREPROCESSOR, load_folder, read_folder_config, read_json
 from mover.models.sizes import initializer_range, require_multiple
 from mover.models.temporal import TemporalTransformer
-from mover.models.tower import Tower, folder_arithmetic
+from mover.models.tower import Tower, folder_architecture
 
 if TYPE_CHECKING:
     from transformers import ViTModel
@@ -30,6 +31,7 @@ class VideoEncoder(Tower):
             is served by resizing the frames on their device.
         frames: largest number of frames per clip.
         section: of the configuration, for the messages.
+        built: `architecture()` of the tower to build again; its weights are to come, no checkpoint is read.
 
     Raises:
         UserError: sizes that do not fit, or a checkpoint that does not load completely.
@@ -38,21 +40,33 @@ class VideoEncoder(Tower):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, config: VitTowerConfig, image_size: int, frames: int, section: str = "model.video") -> None:
+    def __init__(
+        self,
+        config: VitTowerConfig,
+        image_size: int,
+        frames: int,
+        section: str = "model.video",
+        built: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self._frames = frames
-        if config.checkpoint is None:
+        mean = std = [0.5, 0.5, 0.5]
+        if built is not None:
+            self.vit = _vit_built(config, built["vit"])
+        elif config.checkpoint is None:
             self.vit = _random_vit(config, image_size, section)
-            self.image_size = image_size
-            mean = std = [0.5, 0.5, 0.5]
         else:
-            self.vit, self.image_size = _pretrained_vit(config, config.checkpoint, f"{section}.checkpoint")
+            self.vit = _pretrained_vit(config, config.checkpoint, f"{section}.checkpoint")
             mean, std = mean_and_std(config.checkpoint, f"{section}.checkpoint")
         self.vit.set_attn_implementation("eager" if config.attention == "eager" else "sdpa")
+        self.image_size: int = self.vit.config.image_size  # type: ignore[assignment]  # one number, as is checked
         self.width: int = self.vit.config.hidden_size
         deviation = torch.tensor(std).view(3, 1, 1)
-        self.register_buffer("scale", 1 / (255 * deviation), persistent=False)
-        self.register_buffer("shift", -torch.tensor(mean).view(3, 1, 1) / deviation, persistent=False)
+        scale, shift = 1 / (255 * deviation), -torch.tensor(mean).view(3, 1, 1) / deviation
+        if built is not None:
+            scale, shift = (torch.tensor(built[name]).view(3, 1, 1) for name in ("scale", "shift"))
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
         self.temporal: TemporalTransformer | None = None
         if isinstance(config, VideoTowerConfig) and config.temporal_layers:
             sizes = self.vit.config
@@ -94,9 +108,10 @@ class VideoEncoder(Tower):
         """(F, width), F = data.frames."""
         return (self._frames, self.width)
 
-    def _arithmetic(self) -> dict[str, Any]:
-        constants = {"scale": self.scale.flatten().tolist(), "shift": self.shift.flatten().tolist()}
-        return {**folder_arithmetic(self.vit.config), **constants, "resized to": self.image_size}
+    def architecture(self) -> dict[str, Any]:
+        """The configuration of the ViT network, and the scale and the shift of each colour."""
+        colours = {"scale": self.scale.flatten().tolist(), "shift": self.shift.flatten().tolist()}
+        return {"vit": folder_architecture(self.vit.config), **colours}
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) to the float32 (N, 3, image_size, image_size) the tower was trained on."""
@@ -128,7 +143,16 @@ def _random_vit(config: VitTowerConfig, image_size: int, section: str) -> ViTMod
     )
 
 
-def _pretrained_vit(config: VitTowerConfig, folder: Path, field: str) -> tuple[ViTModel, int]:
+def _vit_built(config: VitTowerConfig, built: Mapping[str, Any]) -> ViTModel:
+    from transformers import ViTConfig, ViTModel
+
+    stored = ViTConfig.from_dict(dict(built))
+    stored.hidden_dropout_prob = config.dropout
+    stored.attention_probs_dropout_prob = config.dropout
+    return ViTModel(stored, add_pooling_layer=False)
+
+
+def _pretrained_vit(config: VitTowerConfig, folder: Path, field: str) -> ViTModel:
     from transformers import ViTConfig, ViTModel
 
     stored = read_folder_config(ViTConfig, folder, field)
@@ -139,7 +163,7 @@ def _pretrained_vit(config: VitTowerConfig, folder: Path, field: str) -> tuple[V
         )
     stored.hidden_dropout_prob = config.dropout
     stored.attention_probs_dropout_prob = config.dropout
-    return load_folder(ViTModel, stored, folder, field), stored.image_size
+    return load_folder(ViTModel, stored, folder, field)
 
 
 def mean_and_std(folder: Path, field: str) -> tuple[list[float], list[float]]:

@@ -1,6 +1,7 @@
 """Checkpoints: a folder per checkpoint, written aside, flushed to disk and moved in place.
 
     model.safetensors      weights of the towers and projections
+    architecture.json      what builds the towers again, also where the files they began from are not there
     objective.safetensors  temperatures
     state.pt               step, best validation so far, optimiser and random state; only needed to resume
     config.yaml            the whole configuration of the run
@@ -11,6 +12,7 @@ A folder is either whole or not there: a kill while writing leaves the one befor
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -22,23 +24,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from mover.config import Config
+from mover.config import Config, DataConfig
 from mover.configs import load_config, save_config
 from mover.data.tokenizer import Tokenizer
 from mover.errors import UserError
+from mover.models.model import MoverModel
 
 MODEL = "model.safetensors"
+ARCHITECTURE = "architecture.json"
 OBJECTIVE = "objective.safetensors"
 STATE = "state.pt"
 CONFIG = "config.yaml"
 TOKENIZER = "tokenizer.json"
-FILES = (MODEL, OBJECTIVE, STATE, CONFIG, TOKENIZER)
+FILES = (MODEL, ARCHITECTURE, OBJECTIVE, STATE, CONFIG, TOKENIZER)
 
 
 def save_checkpoint(
     folder: Path,
     *,
-    model: nn.Module,
+    model: MoverModel,
     objective: nn.Module,
     state: dict[str, Any],
     config: Config,
@@ -47,6 +51,9 @@ def save_checkpoint(
     """Write a checkpoint to `folder`, in place of the one there; `tokenizer` None: the run has no text."""
     aside = _aside(folder)
     save_model(model, str(aside / MODEL))
+    (aside / ARCHITECTURE).write_text(
+        json.dumps(model.architecture(), indent=1, sort_keys=True) + "\n", encoding="utf-8"
+    )
     save_model(objective, str(aside / OBJECTIVE))
     torch.save(state, aside / STATE)
     save_config(config, aside / CONFIG)
@@ -94,6 +101,35 @@ def load_checkpoint_config(folder: Path) -> Config:
 def load_checkpoint_tokenizer(folder: Path, config: Config) -> Tokenizer | None:
     """The tokenizer of the run that wrote the checkpoint, whose configuration is `config`; None without text."""
     return Tokenizer.load(folder / TOKENIZER, config.data.max_tokens) if "text" in config.modalities else None
+
+
+def load_checkpoint_model(folder: Path, config: Config, data: DataConfig, vocab_size: int | None) -> MoverModel:
+    """The model of a checkpoint, from its own files: those that its towers began from need not be there.
+
+    Args:
+        folder: of the checkpoint.
+        config: that of the run that wrote it. data: what it reads now.
+        vocab_size: tokens of its tokenizer; None without text.
+
+    Raises:
+        UserError: a file is damaged, or does not fit the others.
+    """
+    path = folder / ARCHITECTURE
+    try:
+        architecture = json.loads(path.read_text(encoding="utf-8"))
+        absent = [name for name in config.modalities if not isinstance(architecture[name], dict)]
+        if absent:
+            raise ValueError(f"no object for {', '.join(absent)}")
+        model = MoverModel(config.model, data, config.modalities, vocab_size, architecture)
+    except UserError:
+        raise
+    except Exception as error:  # a library checks the values, with exceptions of its own
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+        raise UserError(
+            f"{path} does not describe the towers of {CONFIG} beside it ({reason[:200]}): use another checkpoint."
+        ) from None
+    load_weights(model, folder / MODEL)
+    return model
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

@@ -23,6 +23,7 @@ from mover.data.tokenizer import Tokenizer
 from mover.errors import Problems, UserError
 from mover.evaluate.embed import EvaluationSet
 from mover.models.forms import check_audio_form, check_image_form, check_text_form
+from mover.train.checkpoint import load_checkpoint_tokenizer
 from mover.train.device import pick_device
 from mover.train.run_folder import RunFolder
 
@@ -93,9 +94,12 @@ def check_run(config: Config, *, resume: bool = False, overwrite: bool = False, 
     clips = checks.run("data.manifest", lambda: read_manifest(config.data.manifest))
     tokenizer = None
     reads = "text" in config.modalities
-    if reads and (config.data.tokenizer is not None or clips is not None):  # by default it lies beside the manifest
+    if checkpoint is not None:  # has files of its own
+        tokenizer = checks.run("data.tokenizer", lambda: load_checkpoint_tokenizer(checkpoint, config))
+    elif reads and (config.data.tokenizer is not None or clips is not None):  # by default it lies beside the manifest
         tokenizer = checks.run("data.tokenizer", lambda: Tokenizer.for_data(config.data))
-    _check_checkpoints(checks, config, tokenizer)
+    if checkpoint is None:
+        _check_checkpoints(checks, config, tokenizer)
     train_set, validation = None, None
     if clips is not None:
         train_set = _check_training(checks, config, clips, tokenizer, progress)

@@ -28,9 +28,9 @@ from mover.losses import Objective, build_objective
 from mover.losses.temperature import Temperature
 from mover.models.model import MoverModel
 from mover.train.checkpoint import (
-    MODEL,
     OBJECTIVE,
     copy_checkpoint,
+    load_checkpoint_model,
     load_state,
     load_weights,
     random_state,
@@ -85,13 +85,15 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
 
     # Model, objective, optimiser
     vocab_size = None if tokenizer is None else tokenizer.vocab_size
-    model = MoverModel(config.model, config.data, config.modalities, vocab_size).to(device)
+    if checkpoint is None:
+        model = MoverModel(config.model, config.data, config.modalities, vocab_size).to(device)
+    else:
+        model = load_checkpoint_model(checkpoint, config, config.data, vocab_size).to(device)
     objective = build_objective(config.objective, config.modalities).to(device)
     optimizer = build_optimizer(config.optimizer, model.parameter_groups(config.optimizer), objective)
     start, best = 0, None
     if checkpoint is not None:
         state = load_state(checkpoint)
-        load_weights(model, checkpoint / MODEL)
         load_weights(objective, checkpoint / OBJECTIVE)
         optimizer.load_state_dict(state["optimizer"])
         restore_random_state(state["random"])

@@ -177,6 +177,28 @@ def test_from_files_to_recall(
     check(name, run_block(name, STEP + TINY, capsys))
 
 
+def test_a_run_needs_none_of_the_files_it_began_from(
+    library: Library,
+    checkpoints: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its checkpoint is evaluated, and trained on, where the towers' own checkpoints and tokenizer are gone."""
+    monkeypatch.chdir(tmp_path)
+    build("clotho", tmp_path, library)
+    os.symlink(checkpoints, "checkpoints")
+    metrics = run_block("clotho", STEP + TINY, capsys)
+    os.unlink("checkpoints")
+    assert main(["evaluate", "--checkpoint", "runs/clotho/checkpoints/last", "--out", "again.json"]) == 0
+    again = json.loads(Path("again.json").read_text())
+    assert [again[name]["R@1"] for name in EXPECTED["clotho"][0]] == [
+        metrics[name]["R@1"] for name in EXPECTED["clotho"][0]
+    ]
+    assert main(["train", "--config", "runs/clotho/config.yaml", "--resume", "train.steps=2"]) == 0
+    assert "step 2" in capsys.readouterr().out
+
+
 MAIN = [next(name for name, lines in BLOCKS.items() if lines[0].split()[2] == importer) for importer in IMPORTERS]
 
 

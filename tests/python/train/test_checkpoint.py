@@ -15,22 +15,32 @@ from mover.data.tokenizer import Tokenizer
 from mover.errors import UserError
 from mover.train import checkpoint as module
 from mover.train.checkpoint import (
+    ARCHITECTURE,
     FILES,
     MODEL,
     STATE,
     copy_checkpoint,
     find_checkpoint,
     load_checkpoint_config,
+    load_checkpoint_model,
     load_state,
     load_weights,
     save_checkpoint,
 )
 
+SMALL = {f"model.{name}.layers": 1 for name in ("text", "audio")}
 STATE_DICT: dict[str, Any] = {"step": 3, "best": None, "optimizer": {}, "random": {}}
 
 
+class Model(nn.Linear):
+    """Stands for a `MoverModel`."""
+
+    def architecture(self) -> dict[str, Any]:
+        return {"text": {"layers": 2}}
+
+
 def save(folder: Path, value: float = 1.0) -> nn.Linear:
-    model = nn.Linear(3, 2)
+    model = Model(3, 2)
     nn.init.constant_(model.weight, value)
     tokenizer = Tokenizer.train(["a red circle", "a blue square"], 8, 270)
     save_checkpoint(
@@ -151,3 +161,13 @@ def test_copies_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytes
     copy_checkpoint(tmp_path / "last", tmp_path / "best")
     shutil.rmtree(tmp_path / "last")
     assert weight(tmp_path / "best") == 5.0
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"text": 3}', '{"text": {"hidden_size": "wide"}}'])
+def test_a_damaged_description_of_the_towers(content: str, tmp_path: Path) -> None:
+    save(tmp_path / "last")
+    (tmp_path / "last" / ARCHITECTURE).write_text(content)
+    config = load_config("demo", {"modalities": ["text", "audio"], **SMALL})
+    with pytest.raises(UserError, match=ARCHITECTURE) as raised:
+        load_checkpoint_model(tmp_path / "last", config, config.data, 50)
+    assert "\n" not in str(raised.value)
