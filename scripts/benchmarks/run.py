@@ -17,8 +17,8 @@ import media
 import memory
 import newton
 import ranking
-import steps
 import threads
+import training_steps
 import transport
 import triples
 
@@ -34,7 +34,7 @@ BENCHMARKS = {
     "manifests": manifests,
     "media": media,
     "frozen": frozen,
-    "steps": steps,
+    "steps": training_steps,
 }
 ON_GPU = ("transport", "triples", "contrast", "ranking", "logdet")
 

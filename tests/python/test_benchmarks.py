@@ -25,9 +25,9 @@ import peers  # noqa: E402
 import problems  # noqa: E402
 import ranking  # noqa: E402
 import run  # noqa: E402
-import steps  # noqa: E402
 import tables  # noqa: E402
 import threads  # noqa: E402
+import training_steps  # noqa: E402
 import transport  # noqa: E402
 import triples  # noqa: E402
 
@@ -51,9 +51,9 @@ def _tiny(monkeypatch):
     monkeypatch.setattr(media, "QUICK", {"seconds": 1, "clips": 4, "rows": 3, "steps": 1, "step_ms": (1,)})
     monkeypatch.setattr(media, "RUNS", 1)
     monkeypatch.setattr(frozen, "STEPS", {"tiny": (1, 2)})
-    monkeypatch.setattr(steps, "_child", steps.measured)
-    monkeypatch.setattr(steps, "_model", _small_model)
-    monkeypatch.setattr(steps, "SECONDS", 1.0)
+    monkeypatch.setattr(training_steps, "_child", training_steps.measured)
+    monkeypatch.setattr(training_steps, "_model", _small_model)
+    monkeypatch.setattr(training_steps, "SECONDS", 1.0)
     monkeypatch.setattr(gradients, "SETTINGS", (("random", 0.3),))
     monkeypatch.setattr(newton, "SIZE", 12)
     monkeypatch.setattr(newton, "QUICK", (("random", 0.1),))
@@ -72,8 +72,8 @@ def _small_model(learns, again, frames):
     from mover.models.model import MoverModel
 
     sizes = {"layers": 4, "hidden_size": 16, "heads": 2, "intermediate_size": 16, "gradient_checkpointing": again}
-    settings = {f"model.{tower}.{name}": value for tower in steps.TOKENS for name, value in sizes.items()}
-    settings |= {f"model.{tower}.trained_layers": steps.LEARNS[learns] for tower in steps.TOKENS}
+    settings = {f"model.{tower}.{name}": value for tower in training_steps.TOKENS for name, value in sizes.items()}
+    settings |= {f"model.{tower}.trained_layers": training_steps.LEARNS[learns] for tower in training_steps.TOKENS}
     settings |= {"data.frames": frames, "model.audio.embed_dim": 8}
     config = load_config(None, settings)
     return config, MoverModel(config.model, config.data, config.modalities, vocab_size=50265)
@@ -243,9 +243,9 @@ def test_memory_of_a_step_is_computed_from_parameters_and_what_is_kept():
     kept |= {p: {"text": s * 2**20, "video": 2 * s * 2**20, "audio": 4 * s * 2**20} for p, s in
              (("float32", 2), ("bfloat16", 1))}  # fmt: skip
     row = {"batch": 3, "frames": 5, "learns": "all", "again": False}
-    assert steps.computed([kept], row) == 4 * 3 + 12 + 3 * (2 + 5 * 4 + 8)
-    assert steps.per_clip(kept, 5, False, "bfloat16") == 2**20 * (1 + 5 * 2 + 4)
+    assert training_steps.computed([kept], row) == 4 * 3 + 12 + 3 * (2 + 5 * 4 + 8)
+    assert training_steps.per_clip(kept, 5, False, "bfloat16") == 2**20 * (1 + 5 * 2 + 4)
     inputs = (40 + 5 * 197 + 496) * 12 * 768 * 2
-    assert steps.per_clip(kept, 5, True, "bfloat16") == inputs + 2 * 2**20 * 5 * 2 / 12
+    assert training_steps.per_clip(kept, 5, True, "bfloat16") == inputs + 2 * 2**20 * 5 * 2 / 12
     frozen = {**kept, "count": "heads"}
-    assert steps.per_clip(frozen, 5, True, "bfloat16") == steps.per_clip(frozen, 5, False, "bfloat16")
+    assert training_steps.per_clip(frozen, 5, True, "bfloat16") == training_steps.per_clip(frozen, 5, False, "bfloat16")
