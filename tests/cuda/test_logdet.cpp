@@ -230,6 +230,18 @@ TYPED_TEST(CudaLogdet, KnownValues) {
         }
 }
 
+TEST_F(OnDevice, LogdetInRegistersNeedsNoWorkspace) {
+    for (const int64_t k : {1, 8, 9}) {
+        mover_logdet_desc desc = {MOVER_FLOAT64, 5, k, MOVER_FACTORIZATION_AUTO};
+        size_t bytes = 1;
+        EXPECT_OK(mover_logdet_workspace_size(&desc, &bytes, exec()));
+        EXPECT_EQ(bytes == 0, k <= 8) << "k = " << k;
+        desc.factorization = MOVER_FACTORIZATION_CUSOLVER;
+        EXPECT_OK(mover_logdet_workspace_size(&desc, &bytes, exec()));
+        EXPECT_GT(bytes, 0u) << "k = " << k;
+    }
+}
+
 TEST_F(OnDevice, LogdetOfMoreMatricesThanCusolverTakesAtATime) {
     const size_t batch = 65537;
     const mover_logdet_desc desc = {MOVER_FLOAT32, static_cast<int64_t>(batch), 1, MOVER_FACTORIZATION_CUSOLVER};
