@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -10,6 +11,7 @@ from mover.data.doctor import Examination
 from mover.data.media_check import Finding
 
 _SHOWN = 10
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 class Report:
@@ -19,7 +21,8 @@ class Report:
         be used when it has two.
     counts: modality to status to clips. silent: ids of the clips with a sound in which nothing can be heard.
     splits: split to clips listed, those with everything, those that can be used.
-    amiss: (id, modality, status, reason) of everything that is not "ok".
+    amiss: (id, modality, status, reason) of everything that is not "ok". reasons: how often (modality, status, reason),
+    whatever the numbers in the reason.
     """
 
     def __init__(self, examination: Examination) -> None:
@@ -33,6 +36,7 @@ class Report:
         self.splits: dict[str, dict[str, int]] = {}
         self.silent: list[str] = []
         self.amiss: list[tuple[str, str, str, str]] = []
+        self.reasons: Counter[tuple[str, str, str]] = Counter()
         for clip, found in zip(clips, examination.findings, strict=True):
             self._add(clip, found)
         self._rows = [_row(clip, found) for clip, found in zip(clips, examination.findings, strict=True)]
@@ -51,6 +55,7 @@ class Report:
                 path = clip.media(name)
                 reason = found[name].reason if name in found else "the manifest names none"
                 self.amiss.append((clip.id, name, status, reason if path is None else f"{path}: {reason}"))
+                self.reasons[name, status, _NUMBER.sub("#", reason)] += 1
 
     @property
     def code(self) -> int:
@@ -76,6 +81,12 @@ class Report:
             lines.append(f"remark: in {_some(self.silent)} the sound is silence; they count as ok")
         if self.amiss:
             lines.append("amiss:")
+            width = len(str(max(self.reasons.values())))
+            for (modality, status, why), count in self.reasons.most_common(_SHOWN):
+                lines.append(f"  {count:>{width}}  {modality} {status}: {why}")
+            if len(self.reasons) > _SHOWN:
+                lines.append(f"  … and {len(self.reasons) - _SHOWN} more reasons")
+            lines.append("the first clips:")
             lines += [f"  {name} {modality} {status}: {why}" for name, modality, status, why in self.amiss[:_SHOWN]]
         if len(self.amiss) > _SHOWN:
             lines.append(f"  … and {len(self.amiss) - _SHOWN} more")
@@ -88,6 +99,10 @@ class Report:
             "counts": {name: dict(counts) for name, counts in self.counts.items()},
             "splits": self.splits,
             "silent": self.silent,
+            "reasons": [
+                {"modality": modality, "status": status, "reason": why, "clips": count}
+                for (modality, status, why), count in self.reasons.most_common()
+            ],
             "clips": self._rows,
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -211,11 +212,25 @@ def test_the_report_counts(clips: list[Clip], folder: Path) -> None:
     assert "train: 7 clips, 0 with everything (text, video, audio, depth, image, notes), 3 with two modalities" in lines
     assert "in 1 clips (hush) the sound is silence" in lines and "… and " in lines
     assert str(folder / "mute.mp4") in lines and "there is no audio track" in lines
+    summed = Counter[tuple[str, str]]()
+    for (modality, status, _), count in report.reasons.items():
+        summed[modality, status] += count
+    assert summed == Counter((modality, status) for _, modality, status, _ in report.amiss)
+    assert not any(letter.isdigit() for _, _, why in report.reasons for letter in why)
     document = json.loads(json.dumps(report.document()))
+    assert sum(row["clips"] for row in document["reasons"]) == len(report.amiss)
     assert document["clips"][0]["video"]["frames"] == 8 and len(document["clips"]) == len(clips)
     good = [clips[0], replace(clips[0], id="b")]
     assert Report(ask(good, folder)).code == 0
     assert Report(ask([replace(clips[4], id="a")], folder)).code == 2
+
+
+def test_reasons_are_counted_whatever_their_numbers(clips: list[Clip], folder: Path) -> None:
+    gone = [replace(clips[0], id=f"gone{i}", video=folder / f"gone{i}.mp4", audio=None) for i in range(12)]
+    lines = Report(ask([*gone, clips[0]], folder)).lines()
+    assert "  12  video missing: there is no such file" in lines
+    assert "  12  audio missing: the manifest names none" in lines
+    assert sum(line.startswith("  gone") for line in lines) == 10 and lines[-1] == "  … and 14 more"
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
