@@ -3,6 +3,8 @@
  */
 #include "device.h"
 
+#include "planner.h"
+
 mover_status mover_cuda_check(const char *function, cudaError_t error) {
     if (error == cudaSuccess) return MOVER_OK;
     return mover_fail(MOVER_ERROR_CUDA, "%s: CUDA reported %s: %s", function, cudaGetErrorName(error),
@@ -23,10 +25,10 @@ mover_status mover_device_now(const char *function, mover_device *device) {
 
 mover_status mover_allow_shared(const char *function, const void *kernel, size_t shared_bytes) {
     mover_device device;
-    if (shared_bytes + MOVER_STATIC_SHARED <= MOVER_SHARED_ALWAYS) return MOVER_OK;
+    if (shared_bytes + PLANNER_STATIC <= PLANNER_ALWAYS) return MOVER_OK;
     MOVER_TRY(mover_device_now(function, &device));
     return mover_cuda_check(function, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                           device.shared_bytes - MOVER_STATIC_SHARED));
+                                                           device.shared_bytes - PLANNER_STATIC));
 }
 
 mover_status mover_cooperative_blocks(const char *function, const void *kernel, int threads, size_t shared_bytes,

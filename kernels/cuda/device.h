@@ -28,11 +28,6 @@ mover_status mover_device_now(const char *function, mover_device *device);
 mover_status mover_cooperative_blocks(const char *function, const void *kernel, int threads, size_t shared_bytes,
                                       int *blocks);
 
-enum {
-    MOVER_SHARED_ALWAYS = 48 * 1024, /* shared memory that every device offers a block */
-    MOVER_STATIC_SHARED = 9 * 1024   /* of it, what kernels with dynamic shared memory may have as static */
-};
-
 /* Lets a kernel have that much dynamic shared memory. It is allowed all that there is: calls of other threads, which
  * launch the same kernel with less, take nothing away. */
 mover_status mover_allow_shared(const char *function, const void *kernel, size_t shared_bytes);

@@ -79,9 +79,6 @@ static __device__ __forceinline__ void list_keep(const tick_lists &lists, int64_
 
 /* ---- launches --------------------------------------------------------------------------------------------------- */
 
-static_assert((int)PLANNER_STATIC == (int)MOVER_STATIC_SHARED && (int)PLANNER_ALWAYS == (int)MOVER_SHARED_ALWAYS,
-              "the planner and the launch count the same shared memory");
-
 /* Returns from the function after launching kernel<team_shape<team_, row_>>(call) on as many blocks as run at once, and
  * at most `items`. */
 #define TICKS_TOGETHER(function, kernel, row_, plan, items, exec, call)                                                \

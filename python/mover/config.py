@@ -65,6 +65,10 @@ class DataConfig(Section):
         "train on what it has",
     )
 
+    def cache_path(self, kind: str) -> Path:
+        """The folder of a cache: `cache_folder`, or beside the manifest, data.jsonl → data.KIND-cache."""
+        return self.cache_folder or self.manifest.with_name(f"{self.manifest.stem}.{kind}-cache")
+
 
 class TowerConfig(Section):
     """What the towers of text, video, audio and images have in common."""

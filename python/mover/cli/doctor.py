@@ -56,9 +56,10 @@ def run(argv: Sequence[str]) -> int:
 
     from mover.data.doctor import examine, record_of
     from mover.data.doctor_report import Report
+    from mover.data.fingerprint import file_state
     from mover.data.manifest import read_manifest, select_split, write_atomically
 
-    before = _state(options.manifest)
+    before = file_state(options.manifest)
     listed = read_manifest(options.manifest)
     clips = listed if options.split is None else select_split(listed, options.split)
     record = options.record or record_of(options.manifest)
@@ -73,7 +74,7 @@ def run(argv: Sequence[str]) -> int:
         document = {"manifest": str(options.manifest), "quick": options.quick, **report.document()}
         write_atomically(options.json, json.dumps(document, indent=1) + "\n")
     if not options.dry_run:
-        if _state(options.manifest) != before:
+        if file_state(options.manifest) != before:
             raise UserError(
                 f"{options.manifest} was changed while its media were checked. Run the command again: what was found "
                 f"is in {record}."
@@ -81,14 +82,6 @@ def run(argv: Sequence[str]) -> int:
         treated = {clip.id: clip for clip in examination.treated()}
         _write(options.manifest, options.out, listed, [treated.get(clip.id, clip) for clip in listed])
     return report.code
-
-
-def _state(path: Path) -> tuple[int, int] | None:
-    try:
-        state = os.stat(path)
-    except OSError:
-        return None  # reading it says so
-    return state.st_size, state.st_mtime_ns
 
 
 def _write(manifest: Path, out: Path | None, listed: Sequence[Clip], treated: Sequence[Clip]) -> None:

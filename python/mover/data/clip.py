@@ -73,6 +73,12 @@ class Clip:
     extra: dict[str, Any] = field(default_factory=dict)
     others: dict[str, Reference] = field(default_factory=dict)
 
+    @property
+    def stretch(self) -> tuple[float | None, float | None]:
+        """The part of the file that is the clip: its start and duration, or None for both where it is the whole file.
+        Without a start, `duration` is information only."""
+        return self.start, None if self.start is None else self.duration
+
     def present(self, modality: str) -> bool:
         """Whether the clip has this modality, as far as the manifest knows (no file is opened)."""
         if modality == "text":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mover.data.clip import Clip
+from mover.data.fingerprint import State, file_state
 from mover.data.media_check import Finding, Part, check, parts_of
 from mover.data.progress import progress_bar
 from mover.errors import UserError
@@ -64,7 +65,7 @@ def examine(
     """
     named = [parts_of(clip) for clip in clips]
     parts = list(dict.fromkeys(part for found in named for part in found.values()))
-    states = _states(parts)
+    states = {path: file_state(path) for path in dict.fromkeys(part.path for part in parts)}
     folder = os.path.join(os.path.abspath(record.parent), "")
     keys = {part: _key(part, folder) for part in parts}
     known = {} if again else _read_record(record)
@@ -106,22 +107,6 @@ def _with_statuses(clip: Clip, findings: dict[str, Finding]) -> Clip:
     }
     status |= {modality: found.status for modality, found in findings.items() if found.status != "ok"}
     return clip if status == clip.status else replace(clip, status=status)
-
-
-State = tuple[int, int] | None
-"""Size in bytes and time of the last change in nanoseconds of a file; None where there is none."""
-
-
-def _states(parts: Iterable[Part]) -> dict[Path, State]:
-    states: dict[Path, State] = {}
-    for part in parts:
-        if part.path not in states:
-            try:
-                state = os.stat(part.path)
-                states[part.path] = (state.st_size, state.st_mtime_ns)
-            except (OSError, ValueError):
-                states[part.path] = None
-    return states
 
 
 def _key(part: Part, folder: str) -> str:

@@ -21,7 +21,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from mover.config import DataConfig
 from mover.data.clip import Clip
 from mover.data.fingerprint import Fingerprints
 from mover.data.manifest import write_atomically
@@ -36,11 +35,6 @@ _KEYS_AT_ONCE = 500
 _SECONDS_TO_WAIT = 60.0
 _OUTPUTS = "outputs.sqlite"
 _TIMED = ("video", "audio")
-
-
-def cache_folder(config: DataConfig) -> Path:
-    """Where the cache of a run lies: `data.cache_folder`, or beside the manifest, data.jsonl → data.feature-cache."""
-    return config.cache_folder or config.manifest.with_name(f"{config.manifest.stem}.feature-cache")
 
 
 def stored_bytes(folder: Path) -> dict[Path, int]:
@@ -179,8 +173,7 @@ class TowerOutputs:
         """
         path = clip.media(self.modality)
         assert path is not None
-        start = clip.start if self.modality in _TIMED else None
-        duration = None if start is None else clip.duration  # without a start it is information only
+        start, duration = clip.stretch if self.modality in _TIMED else (None, None)
         place = (path, start, duration)
         if place not in self._known or again:
             try:

@@ -26,6 +26,19 @@ Entry = tuple[int, int, str]
 """Size in bytes, time of the last change in nanoseconds, hash."""
 
 
+State = tuple[int, int] | None
+"""Size in bytes and time of the last change in nanoseconds of a file; None where there is none."""
+
+
+def file_state(path: Path) -> State:
+    """What tells, without reading it, whether a file is still the one it was."""
+    try:
+        state = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return state.st_size, state.st_mtime_ns
+
+
 class Fingerprints:
     """Hashes of files, and the file that remembers them.
 

@@ -39,11 +39,6 @@ _FIRST = 16
 Tensors = dict[str, np.ndarray]
 
 
-def cache_folder(config: DataConfig) -> Path:
-    """Where the cache of a run lies: `data.cache_folder`, or beside the manifest, data.jsonl → data.media-cache."""
-    return config.cache_folder or config.manifest.with_name(f"{config.manifest.stem}.media-cache")
-
-
 class StoredVideo:
     """Frames of a clip in a file; like `mover.data.media.Video`, but that they stay there."""
 
@@ -152,7 +147,7 @@ class DiskStore:
 
     def __init__(self, clips: Sequence[Clip], config: DataConfig, modalities: Sequence[str], progress: bool) -> None:
         self._config, self._progress = config, progress
-        self._folder = cache_folder(config)
+        self._folder = config.cache_path("media")
         self._prints = Fingerprints(self._folder / "fingerprints.json")
         self.entries: list[Stored] = [Stored() for _ in clips]
         wanted = [
@@ -200,8 +195,7 @@ class DiskStore:
         except OSError as error:
             return MediaError(path, "corrupt", f"it cannot be decoded: {error.strerror}")
         settings = (config.image_size, config.cache_frames_per_second) if kind == "video" else (config.sample_rate,)
-        duration = None if clip.start is None else clip.duration
-        key = json.dumps([_VERSION, av.__version__, kind, content, clip.start, duration, *settings])
+        key = json.dumps([_VERSION, av.__version__, kind, content, *clip.stretch, *settings])
         name = hashlib.blake2b(key.encode(), digest_size=20).hexdigest()
 
         def make() -> Tensors:

@@ -49,7 +49,7 @@ class Finding:
 
 def parts_of(clip: Clip) -> dict[str, Part]:
     """Modality to the part of a file that the clip names for it."""
-    start, duration = clip.start, None if clip.start is None else clip.duration
+    start, duration = clip.stretch
     parts = {}
     for modality, path in (("video", clip.video), ("audio", clip.audio)):
         if path is not None:

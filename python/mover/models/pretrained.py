@@ -85,6 +85,12 @@ def read_folder(model_type: str, folder: Path, field: str) -> dict[str, Any]:
     return content
 
 
+def set_dropout(config: PretrainedConfig, rate: float) -> None:
+    """Of the hidden states and the attention."""
+    config.hidden_dropout_prob = rate
+    config.attention_probs_dropout_prob = rate
+
+
 def read_json(path: Path, field: str) -> dict[str, Any]:
     """The object in a JSON file of a checkpoint; UserError if it is absent or not a JSON object."""
     try:

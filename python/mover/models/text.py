@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mover.config import TextTowerConfig
 from mover.errors import UserError
-from mover.models.pretrained import load_folder, read_folder_config
+from mover.models.pretrained import load_folder, read_folder_config, set_dropout
 from mover.models.sizes import initializer_range, require_multiple
 from mover.models.tower import Tower, folder_architecture
 
@@ -117,8 +117,7 @@ def _roberta_built(config: TextTowerConfig, built: Mapping[str, Any]) -> Roberta
     from transformers import RobertaConfig, RobertaModel
 
     stored = RobertaConfig.from_dict(dict(built))
-    stored.hidden_dropout_prob = config.dropout
-    stored.attention_probs_dropout_prob = config.dropout
+    set_dropout(stored, config.dropout)
     return RobertaModel(stored, add_pooling_layer=False)
 
 
@@ -134,6 +133,5 @@ def _pretrained_roberta(
         raise UserError(
             f"{_FIELD}: {folder} reads at most {longest} tokens, but data.max_tokens is {max_tokens}. Lower it."
         )
-    stored.hidden_dropout_prob = config.dropout
-    stored.attention_probs_dropout_prob = config.dropout
+    set_dropout(stored, config.dropout)
     return load_folder(RobertaModel, stored, folder, _FIELD)

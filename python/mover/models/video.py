@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mover.config import VideoTowerConfig, VitTowerConfig
 from mover.errors import UserError
-from mover.models.pretrained import PREPROCESSOR, load_folder, read_folder_config, read_json
+from mover.models.pretrained import PREPROCESSOR, load_folder, read_folder_config, read_json, set_dropout
 from mover.models.sizes import initializer_range, require_multiple
 from mover.models.temporal import TemporalTransformer
 from mover.models.tower import Tower, folder_architecture
@@ -147,8 +147,7 @@ def _vit_built(config: VitTowerConfig, built: Mapping[str, Any]) -> ViTModel:
     from transformers import ViTConfig, ViTModel
 
     stored = ViTConfig.from_dict(dict(built))
-    stored.hidden_dropout_prob = config.dropout
-    stored.attention_probs_dropout_prob = config.dropout
+    set_dropout(stored, config.dropout)
     return ViTModel(stored, add_pooling_layer=False)
 
 
@@ -161,8 +160,7 @@ def _pretrained_vit(config: VitTowerConfig, folder: Path, field: str) -> ViTMode
             f"{field}: {folder / 'config.json'} asks for images of size {stored.image_size} "
             f"with {stored.num_channels} channels, but frames are square and have 3. Give another checkpoint."
         )
-    stored.hidden_dropout_prob = config.dropout
-    stored.attention_probs_dropout_prob = config.dropout
+    set_dropout(stored, config.dropout)
     return load_folder(ViTModel, stored, folder, field)
 
 

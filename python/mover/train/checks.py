@@ -96,9 +96,9 @@ def check_run(config: Config, *, resume: bool = False, overwrite: bool = False, 
     reads = "text" in config.modalities
     if checkpoint is not None:  # has files of its own
         tokenizer = checks.run("data.tokenizer", lambda: load_checkpoint_tokenizer(checkpoint, config))
-    elif reads and (config.data.tokenizer is not None or clips is not None):  # by default it lies beside the manifest
-        tokenizer = checks.run("data.tokenizer", lambda: Tokenizer.for_data(config.data))
-    if checkpoint is None:
+    else:
+        if reads and (config.data.tokenizer is not None or clips is not None):  # by default it lies beside the manifest
+            tokenizer = checks.run("data.tokenizer", lambda: Tokenizer.for_data(config.data))
         _check_checkpoints(checks, config, tokenizer)
     train_set, validation = None, None
     if clips is not None:

@@ -23,7 +23,7 @@ from mover.config import Config, DataConfig
 from mover.data.clip import Clip
 from mover.data.collate import Sample
 from mover.data.dataset import ClipDataset
-from mover.data.feature_cache import Fault, FeatureStore, TowerOutputs, cache_folder, caption_key, stored_bytes
+from mover.data.feature_cache import Fault, FeatureStore, TowerOutputs, caption_key, stored_bytes
 from mover.data.fingerprint import Fingerprints
 from mover.data.media_error import MediaError
 from mover.data.progress import progress_bar
@@ -73,7 +73,7 @@ def serve_frozen_towers(
     if config.data.cache != "features":
         return
     data = datasets[0].config
-    folder = cache_folder(data)
+    folder = data.cache_path("feature")
     fingerprints = Fingerprints(folder / "fingerprints.json")
     served: dict[str, TowerOutputs] = {}
     try:

@@ -17,7 +17,7 @@ from mover.config import DataConfig
 from mover.data import Clip, ClipDataset, media, media_cache
 from mover.data.collate import Sample
 from mover.data.decoded import decode_video
-from mover.data.media_cache import DiskStore, cache_folder
+from mover.data.media_cache import DiskStore
 from mover.errors import UserError
 
 PART = {"start": 0.5, "duration": 1.0}
@@ -278,5 +278,5 @@ def test_two_at_once(own: list[Clip], tmp_path: Path) -> None:
 
 
 def test_where_it_lies() -> None:
-    assert cache_folder(DataConfig(manifest=Path("a/data.jsonl"))) == Path("a/data.media-cache")
-    assert cache_folder(DataConfig(cache_folder=Path("b"))) == Path("b")
+    assert DataConfig(manifest=Path("a/data.jsonl")).cache_path("media") == Path("a/data.media-cache")
+    assert DataConfig(cache_folder=Path("b")).cache_path("media") == Path("b")

@@ -16,7 +16,6 @@ from mover.cli import main
 from mover.config import Config
 from mover.configs import load_config
 from mover.data.dataset import ClipDataset
-from mover.data.feature_cache import cache_folder
 from mover.data.sampling import CAPTION
 from mover.errors import UserError
 from mover.evaluate.embeddings import load_embeddings
@@ -148,4 +147,4 @@ def test_without_a_frozen_tower_there_is_nothing_to_cache(
 
 def test_by_default_the_cache_lies_beside_the_manifest(base: dict[str, Any]) -> None:
     config = load_config("demo", {**base, "data.cache_folder": "none", "data.manifest": "a/b/manifest.jsonl"})
-    assert cache_folder(config.data) == Path("a/b/manifest.feature-cache")
+    assert config.data.cache_path("feature") == Path("a/b/manifest.feature-cache")
