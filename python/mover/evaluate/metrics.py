@@ -23,10 +23,9 @@ from torch import Tensor
 from mover.errors import UserError
 from mover.evaluate.embeddings import Embeddings
 from mover.evaluate.rank import ScoreBlock, Standing, rank_best_of, rank_single
+from mover.losses.embeddings import MOST_MODALITIES
 
 RECALL_AT = (1, 5, 10)
-MOST_JOINTLY = 8
-"""Modalities that the volume operators take."""
 _LETTERS = {"text": "T", "video": "V", "audio": "A"}
 
 
@@ -69,7 +68,7 @@ def directions(modalities: Sequence[str], anchor: str | None = None) -> list[Dir
     if anchor is not None and anchor not in modalities:
         raise UserError(f"The anchor '{anchor}' is not among the modalities {list(modalities)}.")
     sides: list[tuple[tuple[str, ...], tuple[str, ...]]] = [((m,), (n,)) for m, n in combinations(modalities, 2)]
-    if 3 <= len(modalities) <= MOST_JOINTLY:
+    if 3 <= len(modalities) <= MOST_MODALITIES:
         one = "text" if "text" in modalities else anchor or modalities[0]
         sides.append(((one,), tuple(m for m in modalities if m != one)))
     found = [Direction(*pair) for one, other in sides for pair in ((one, other), (other, one))]
