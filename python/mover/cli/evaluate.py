@@ -37,7 +37,7 @@ def run(argv: Sequence[str]) -> int:
     import torch
     from rich.console import Console
 
-    from mover.evaluate.report import metrics_table
+    from mover.evaluate.results import metrics_table
     from mover.evaluate.run import evaluate_checkpoint, evaluate_embeddings
 
     console = Console()

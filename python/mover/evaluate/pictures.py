@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from mover.evaluate.metrics import headline
+from mover.evaluate.directions import headline
 
 PLANS_PER_ROW = 5
 _INK = "#222222"

@@ -15,7 +15,7 @@ from mover.errors import UserError
 from mover.evaluate.embed import EvaluationSet, embed
 from mover.evaluate.embeddings import Embeddings, load_embeddings, save_embeddings
 from mover.evaluate.metrics import retrieval_metrics
-from mover.evaluate.report import provenance, write_metrics
+from mover.evaluate.results import provenance, write_metrics
 from mover.train.checkpoint import (
     find_checkpoint,
     load_checkpoint_config,

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from mover.evaluate.metrics import headline
+from mover.evaluate.directions import headline
 
 
 class RunLog:

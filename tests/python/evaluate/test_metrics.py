@@ -11,9 +11,10 @@ import torch
 
 from mover.errors import UserError
 from mover.evaluate import rank as rank_module
+from mover.evaluate.directions import Direction, directions, headline, joint_score
 from mover.evaluate.embeddings import Embeddings
-from mover.evaluate.metrics import Direction, directions, headline, joint_score, retrieval_metrics
-from mover.evaluate.report import COLUMNS, META, metrics_table, provenance, write_metrics
+from mover.evaluate.metrics import retrieval_metrics
+from mover.evaluate.results import COLUMNS, META, metrics_table, provenance, write_metrics
 
 NAMES = ["T2V", "V2T", "T2A", "A2T", "V2A", "A2V", "T2VA", "VA2T"]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.table import Table
 
+from mover.evaluate.directions import joint_score
 from mover.evaluate.embeddings import Embeddings
-from mover.evaluate.metrics import joint_score
 
 COLUMNS = ("R@1", "R@5", "R@10", "MdR", "MnR", "N", "clips")
 META = "_meta"
