@@ -50,6 +50,7 @@ def test_read_back_through_the_ordinary_importers(made: Path) -> None:
     assert clips == IMPORTERS["msrvtt"](made, made / "videos", protocol="full", source="mover-synth")
     assert Counter(clip.split for clip in clips) == {"train": 8, "val": 3, "test": 4}
     assert {clip.split: len(set(clip.captions)) for clip in clips} == {"train": 8, "val": 1, "test": 1}
+    assert [clip.label for clip in clips] == [design.SHAPES[scene.shape] for scene in design.scenes(8, 3, 4, 5)]
     other = IMPORTERS["audiocaps"](made / "audiocaps", made / "videos")
     assert [(c.id, c.split, c.captions, c.video) for c in other] == [
         (c.id, c.split, c.captions, c.video) for c in clips

@@ -32,7 +32,7 @@ from mover.data.manifest import write_atomically, write_manifest
 from mover.data.progress import progress_bar
 from mover.data.sampling import generator
 from mover.data.synthetic.captions import describe, describe_often
-from mover.data.synthetic.design import FPS, SAMPLE_RATE, SECONDS, Scene, scenes
+from mover.data.synthetic.design import FPS, SAMPLE_RATE, SECONDS, SHAPES, Scene, scenes
 from mover.data.synthetic.pictures import draw
 from mover.data.synthetic.sounds import play
 from mover.data.synthetic.writing import write_mp4
@@ -40,8 +40,8 @@ from mover.data.tokenizer import Tokenizer
 from mover.errors import UserError
 
 NAME = "mover-synth"
-VERSION = 1
-"""Raised whenever equal settings would give other clips or captions."""
+VERSION = 2
+"""Raised whenever equal settings would give other clips, captions or labels."""
 
 CAPTIONS = 8
 """Captions of a training clip."""
@@ -167,7 +167,7 @@ def _write_clips(folder: Path, plan: Sequence[Scene], seed: int, workers: int, p
 def _write_msrvtt(path: Path, plan: Sequence[Scene], captions: Sequence[Sequence[str]]) -> None:
     videos = [
         {
-            "category": scene.shape,
+            "category": SHAPES[scene.shape],
             "url": "",
             "video_id": scene.id,
             "start time": 0.0,
