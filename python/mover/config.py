@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 BUILT_IN = ("text", "video", "audio")
 """The modalities with a section of their own under `model`; any other is named and described under `model.others`."""
-RESERVED = ("ids", "text_owner", "labels")
+RESERVED = ("ids", "text_owner", "labels", "provenance", "id", "label")
 """What else a file of embeddings holds, beside `<modality>_present`: no names of modalities."""
 
 CandidateGroups = Literal["auto", "all", "hard", "topk", "sample"]

@@ -1,46 +1,57 @@
-"""The embeddings of a set of clips, kept in one npz file and checked when read.
+"""The embeddings of a set of clips with their captions, and what is done with rows that are missing or unusable.
 
-The file is the seam of evaluation: whatever writes it, this model or another system, is scored by the same code.
-
-    ids            (N,)    unique names of the clips
-    text           (C, d)  one row per caption
-    text_owner     (C,)    index into ids: the clip of each caption; may be left out when C = N, row i for clip i
-    video, audio   (N, d)  one row per clip
-    <modality>     (N, d)  the same, of a modality of any other name of a-z, 0-9 and _
-    <modality>_present (N,) bool, optional: false where the clip has no such modality and the row means nothing
-    labels                 not read
-
-At least two modalities. Rows need not have length 1: they are normalised when ranked.
+Evaluation, analysis, comparison and the report start from here, whoever made the rows: `embeddings_file` reads them.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import zipfile
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from mover.config import BUILT_IN, RESERVED
+from mover.config import BUILT_IN
 from mover.errors import UserError
 
-_PRESENT = "_present"
+UNUSABLE = ("fail", "last", "missing")
+"""The policies for rows that are there but zero or not finite."""
+_UNIT = 0.01
+"""How far from 1 the length of a unit row may be: half precision is within it."""
+_BLOCK = 1 << 22
+"""Numbers looked at together."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Rows of a modality that are not of length 1: how many `off` of how many `rows`, the `least` and the `most`."""
+
+    off: int
+    rows: int
+    least: float
+    most: float
 
 
 @dataclass(frozen=True)
 class Embeddings:
     """N clips with their captions.
 
-    ids: N unique names. vectors: modality to float array, text (C, d), others (N, d). text_owner: int64 (C,), the
-    clip of each caption (empty without text). present: modality to bool (N,).
+    ids: N unique names.
+    vectors: modality to an array of float16, float32 or float64 rows of one width; text (C, d), others (N, d). Rows
+        need not have length 1: whatever ranks them normalises them.
+    text_owner: int64 (C,), the clip of each caption (empty without text).
+    present: modality to bool (N,). A row of a clip that is not present means nothing, nor do the captions of a clip
+        whose text is not.
+    labels: class names of the clips, "" for none; None where no clip has one.
+    provenance: JSON values, where the rows come from; empty where their maker says nothing.
     """
 
     ids: list[str]
     vectors: dict[str, np.ndarray]
     text_owner: np.ndarray
     present: dict[str, np.ndarray]
+    labels: tuple[str, ...] | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -53,124 +64,121 @@ class Embeddings:
         return [name for name, there in zip(self.ids, self.present[modality], strict=True) if not there]
 
     def unusable(self, modality: str) -> list[str]:
-        """Ids of the clips with a row of `modality` that is present but zero or not finite; these rank last."""
-        rows = self.vectors[modality]
-        bad = ~np.isfinite(rows).all(1) | (rows == 0).all(1)
-        clips = np.unique(self.text_owner[bad]) if modality == "text" else np.flatnonzero(bad)
-        return [self.ids[i] for i in clips if self.present[modality][i]]
+        """Ids of the clips with a row of `modality` that is there but zero or not finite; `under` has the policies."""
+        rows = np.flatnonzero(self._bad(modality))
+        clips = np.unique(self.text_owner[rows]) if modality == "text" else rows
+        return [self.ids[i] for i in clips]
 
-    def under(self, missing: str) -> Embeddings:
-        """What is ranked under a policy: "drop", the clips that have every modality; any other, all of them."""
+    def lengths(self, modality: str) -> np.ndarray:
+        """float64 (rows,): the length of every row; NaN where it is not finite."""
+
+        def norm(block: np.ndarray) -> np.ndarray:
+            block = block.astype(np.float64)
+            most = np.abs(block).max(axis=1, initial=0.0)
+            scale = np.where(np.isfinite(most) & (most > 0), most, 1.0)  # squares of large numbers stay finite
+            return scale * np.sqrt(np.square(block / scale[:, None]).sum(axis=1))
+
+        with np.errstate(invalid="ignore", over="ignore"):
+            lengths = self._by_row(modality, norm, np.float64)
+        return np.where(np.isfinite(lengths), lengths, np.nan)
+
+    def not_unit(self, modality: str) -> Lengths | None:
+        """How many of the rows that are there and usable are not of length 1, to 1 %; None where all are."""
+        lengths = self.lengths(modality)[self._there(modality) & ~self._bad(modality)]
+        off = int((np.abs(lengths - 1) > _UNIT).sum())
+        return Lengths(off, len(lengths), float(lengths.min()), float(lengths.max())) if off else None
+
+    def under(self, missing: str, unusable: str = "last") -> Embeddings:
+        """What is ranked under the policies for clips that lack a modality and for rows that cannot be used.
+
+        Args:
+            missing: "drop": only the clips that have every modality. "mask" and "fail": all of them; it is for the
+                caller to refuse clips without a modality under "fail".
+            unusable: rows that are there but zero or not finite. "last": they stay, and rank last. "missing": they
+                count as not there, and clips without a usable row of a modality as lacking it, before `missing` is
+                applied; the other captions of a clip stay. "fail": they are refused. For files of others "fail" is the
+                safe choice, since such rows are most often a fault on the way to the file; nothing is ever hidden
+                under the others, as long as the caller tells of `unusable(m)` of the embeddings before.
+
+        Raises:
+            UserError: under "fail", a row that is zero or not finite.
+        """
+        if unusable not in UNUSABLE:
+            raise ValueError(f"expected one of {UNUSABLE} for unusable rows, got {unusable!r}")
+        if unusable == "fail":
+            self._refuse_unusable()
+        given = self._without_unusable() if unusable == "missing" else self
         if missing != "drop":
-            return self
-        chosen = np.flatnonzero(np.logical_and.reduce(list(self.present.values())))
+            return given
+        return given.select(np.flatnonzero(np.logical_and.reduce(list(given.present.values()))))
+
+    def select(self, positions: np.ndarray) -> Embeddings:
+        """The clips at `positions`, int64 and each at most once, in that order, with their captions and labels.
+
+        The captions are sorted by clip, those of one clip as they were.
+        """
         place = np.full(len(self.ids), -1, dtype=np.int64)
-        place[chosen] = np.arange(len(chosen))
+        place[positions] = np.arange(len(positions))
+        if np.count_nonzero(place >= 0) != len(positions):
+            raise ValueError("expected every position at most once")
         owner = place[self.text_owner]
-        captions = np.flatnonzero(owner >= 0)
-        vectors = {m: rows[captions if m == "text" else chosen] for m, rows in self.vectors.items()}
-        present = {m: flags[chosen] for m, flags in self.present.items()}
-        return Embeddings([self.ids[i] for i in chosen], vectors, owner[captions], present)
+        captions = np.argsort(owner, kind="stable")[np.count_nonzero(owner < 0) :]
+        return replace(
+            self,
+            ids=[self.ids[i] for i in positions],
+            vectors={m: rows[captions if m == "text" else positions] for m, rows in self.vectors.items()},
+            text_owner=owner[captions],
+            present={m: flags[positions] for m, flags in self.present.items()},
+            labels=None if self.labels is None else tuple(self.labels[i] for i in positions),
+        )
+
+    def _refuse_unusable(self) -> None:
+        counts = {m: int(self._bad(m).sum()) for m in self.modalities}
+        counts = {m: count for m, count in counts.items() if count}
+        if counts:
+            of = ", ".join(f"{n} of {len(self.vectors[m])} {m} rows" for m, n in counts.items())
+            first = next(iter(counts))
+            raise UserError(
+                f"{of} are zero or not finite, first that of '{self.unusable(first)[0]}': repair them, or rank them "
+                "last with --unusable last, or take them as not there with --unusable missing."
+            )
+
+    def _without_unusable(self) -> Embeddings:
+        """The same with unusable rows as not there: flags of clips turn false, captions go."""
+        bad = {m: self._bad(m) for m in self.modalities}
+        if not any(flags.any() for flags in bad.values()):
+            return self
+        present = {m: flags if m == "text" else flags & ~bad[m] for m, flags in self.present.items()}
+        vectors, owner = dict(self.vectors), self.text_owner
+        if "text" in vectors and bad["text"].any():
+            vectors["text"], owner = vectors["text"][~bad["text"]], owner[~bad["text"]]
+            present["text"] = present["text"] & (np.bincount(owner, minlength=len(self.ids)) > 0)
+        return replace(self, vectors=vectors, text_owner=owner, present=present)
+
+    def _there(self, modality: str) -> np.ndarray:
+        """bool (rows,): whether the clip of each row has the modality."""
+        flags = self.present[modality]
+        return flags[self.text_owner] if modality == "text" else flags
+
+    def _bad(self, modality: str) -> np.ndarray:
+        """bool (rows,): there, but zero or not finite."""
+
+        def bad(block: np.ndarray) -> np.ndarray:
+            return np.asarray(~np.isfinite(block).all(axis=1) | ~block.any(axis=1))
+
+        return self._there(modality) & self._by_row(modality, bad, np.bool_)
+
+    def _by_row(self, modality: str, measure: Callable[[np.ndarray], np.ndarray], dtype: type) -> np.ndarray:
+        """One value per row, block by block, so that no copy of the whole array is made."""
+        rows = self.vectors[modality]
+        found: np.ndarray = np.zeros(len(rows), dtype=dtype)
+        for part in row_blocks(rows.shape):
+            found[part] = measure(rows[part])
+        return found
 
 
-def save_embeddings(embeddings: Embeddings, path: Path) -> None:
-    """Write the npz file described above, aside first and then in one move."""
-    arrays: dict[str, np.ndarray] = {"ids": np.array(embeddings.ids, dtype=np.str_)}
-    for modality in embeddings.modalities:
-        arrays[modality] = embeddings.vectors[modality]
-        arrays[f"{modality}{_PRESENT}"] = embeddings.present[modality]
-    if "text" in embeddings.vectors:
-        arrays["text_owner"] = embeddings.text_owner
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
-    with open(aside, "wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-
-
-def load_embeddings(path: Path) -> Embeddings:
-    """Read and check an embeddings file.
-
-    Raises:
-        UserError: no such file, not an npz file, or an array that is missing, of the wrong shape or out of range. Rows
-            that are not finite are no error: see `Embeddings.unusable`.
-    """
-    arrays = _read(path)
-    if "ids" not in arrays:
-        raise UserError(f"{path}: there is no array 'ids'; found {', '.join(sorted(arrays)) or 'nothing'}.")
-    ids = [str(name) for name in arrays["ids"]] if arrays["ids"].ndim == 1 else []
-    if not ids:
-        raise UserError(f"{path}: 'ids' has the shape {arrays['ids'].shape}; expected (N,) with N >= 1.")
-    repeated = [name for name, count in zip(*np.unique(ids, return_counts=True), strict=True) if count > 1]
-    if repeated:
-        raise UserError(f"{path}: 'ids' must be unique; {len(repeated)} are repeated, first '{repeated[0]}'.")
-
-    vectors = _vectors(path, arrays)
-    for modality, rows in vectors.items():
-        _check_rows(path, modality, rows, None if modality == "text" else len(ids))
-    widths = {modality: rows.shape[1] for modality, rows in vectors.items()}
-    if len(set(widths.values())) > 1:
-        raise UserError(f"{path}: all rows must have one width to be compared; found {widths}.")
-
-    owner = _owner(path, arrays, len(ids)) if "text" in vectors else np.zeros(0, dtype=np.int64)
-    present = {m: _present(path, arrays, m, len(ids)) for m in vectors}
-    if "text" in vectors:
-        present["text"] = present["text"] & (np.bincount(owner, minlength=len(ids)) > 0)
-    return Embeddings(ids, vectors, owner, present)
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise UserError(f"no embeddings file at {path}.")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (ValueError, TypeError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise UserError(f"{path}: not a whole npz file of plain arrays ({reason}).") from None
-
-
-def _vectors(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays that are modalities, text, video and audio first; every other array has to be known, too."""
-    names = [name for name in arrays if name not in RESERVED and not name.endswith(_PRESENT)]
-    strange = [name for name in names if not re.fullmatch("[a-z][a-z0-9_]*", name)]
-    if strange:
-        raise UserError(f"{path}: '{strange[0]}' is no name of a modality: they are of a-z, 0-9 and _, as in 'image'.")
-    if len(names) < 2:
-        raise UserError(f"{path}: expected at least two of the arrays text, video, audio, …; found {sorted(names)}.")
-    flags = [name for name in arrays if name.endswith(_PRESENT) and name.removesuffix(_PRESENT) not in names]
-    if flags:
-        raise UserError(f"{path}: there is '{flags[0]}', but no array '{flags[0].removesuffix(_PRESENT)}'.")
-    order = sorted(names, key=lambda name: BUILT_IN.index(name) if name in BUILT_IN else len(BUILT_IN))
-    return {name: arrays[name] for name in order}
-
-
-def _check_rows(path: Path, modality: str, rows: np.ndarray, count: int | None) -> None:
-    expected = "(C, d)" if count is None else f"({count}, d), one row per id"
-    if rows.ndim != 2 or rows.shape[1] < 1 or (count is not None and len(rows) != count) or len(rows) < 1:
-        raise UserError(f"{path}: '{modality}' has the shape {rows.shape}; expected {expected}.")
-    if not np.issubdtype(rows.dtype, np.floating):
-        raise UserError(f"{path}: '{modality}' has the type {rows.dtype}; expected floating point.")
-
-
-def _owner(path: Path, arrays: dict[str, np.ndarray], clips: int) -> np.ndarray:
-    captions = len(arrays["text"])
-    if "text_owner" not in arrays:
-        if captions != clips:
-            raise UserError(f"{path}: {captions} captions for {clips} ids need the array 'text_owner' ({captions},).")
-        return np.arange(clips)
-    owner = arrays["text_owner"]
-    if owner.shape != (captions,) or not np.issubdtype(owner.dtype, np.integer):
-        raise UserError(f"{path}: 'text_owner' is {owner.dtype} {owner.shape}; expected integers ({captions},).")
-    if owner.min() < 0 or owner.max() >= clips:
-        raise UserError(f"{path}: 'text_owner' must lie in 0..{clips - 1}; found {owner.min()}..{owner.max()}.")
-    return owner.astype(np.int64)
-
-
-def _present(path: Path, arrays: dict[str, np.ndarray], modality: str, clips: int) -> np.ndarray:
-    flags = arrays.get(f"{modality}{_PRESENT}", np.ones(clips, dtype=bool))
-    if flags.shape != (clips,) or flags.dtype != np.bool_:
-        raise UserError(f"{path}: '{modality}_present' is {flags.dtype} {flags.shape}; expected bool ({clips},).")
-    return flags
+def row_blocks(shape: tuple[int, ...], numbers: int = _BLOCK) -> Iterator[slice]:
+    """Slices of the rows of an array of that shape, each of about so many numbers, at least one row."""
+    size = max(1, numbers // max(1, int(np.prod(shape[1:]))))
+    for start in range(0, shape[0], size):
+        yield slice(start, min(start + size, shape[0]))

@@ -13,7 +13,8 @@ from mover.config import Config, DataConfig
 from mover.data.manifest import read_manifest, select_split
 from mover.errors import UserError
 from mover.evaluate.embed import EvaluationSet, embed
-from mover.evaluate.embeddings import Embeddings, load_embeddings, save_embeddings
+from mover.evaluate.embeddings import Embeddings
+from mover.evaluate.embeddings_file import load_embeddings, save_embeddings
 from mover.evaluate.metrics import retrieval_metrics
 from mover.evaluate.results import provenance, write_metrics
 from mover.train.checkpoint import (

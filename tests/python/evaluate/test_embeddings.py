@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from mover.errors import UserError
-from mover.evaluate.embeddings import Embeddings, load_embeddings, save_embeddings
+from mover.evaluate.embeddings import Embeddings
+from mover.evaluate.embeddings_file import load_embeddings, save_embeddings
 
 
 def arrays(**changed: Any) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from mover.data.synthetic import generate
 from mover.data.tokenizer import Tokenizer
 from mover.errors import UserError
 from mover.evaluate.embed import EvaluationSet, embed
-from mover.evaluate.embeddings import load_embeddings
+from mover.evaluate.embeddings_file import load_embeddings
 from mover.evaluate.run import evaluate_checkpoint, evaluate_embeddings
 from mover.models.model import MoverModel
 from mover.train.checkpoint import CONFIG, MODEL, save_checkpoint

@@ -18,7 +18,7 @@ from mover.configs import load_config
 from mover.data.dataset import ClipDataset
 from mover.data.sampling import CAPTION
 from mover.errors import UserError
-from mover.evaluate.embeddings import load_embeddings
+from mover.evaluate.embeddings_file import load_embeddings
 from mover.evaluate.run import evaluate_checkpoint
 from mover.models import VideoEncoder
 from mover.train import trainer

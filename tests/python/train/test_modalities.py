@@ -16,7 +16,7 @@ from mover.cli import main
 from mover.configs import load_config
 from mover.data.manifest import Reference, read_manifest, write_manifest
 from mover.errors import UserError
-from mover.evaluate.embeddings import load_embeddings
+from mover.evaluate.embeddings_file import load_embeddings
 from mover.evaluate.run import evaluate_checkpoint, evaluate_embeddings
 from mover.train import trainer
 from mover.train.checkpoint import FILES, find_checkpoint
