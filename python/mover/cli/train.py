@@ -17,7 +17,8 @@ printed and all paths are checked.
   mover train --config msrvtt --check
   mover train --config runs/demo/config.yaml --resume
 
-Results go to <output>/<name>: config.yaml, log.jsonl, checkpoints/last and checkpoints/best, curves.png, plan.png.
+Results go to <output>/<name>: config.yaml, log.jsonl, checkpoints/last and checkpoints/best, curves.png, plan.png,
+plans.
 Ctrl-C or SIGTERM finishes the step, writes a checkpoint and says how to go on; a second one quits at once."""
 
 

@@ -17,7 +17,8 @@ from mover.evaluate.directions import headline
 class RunLog:
     """log.jsonl: one JSON object per line, flushed as it is written.
 
-    Lines have "kind": "train" (step, loss, terms, lr, temperatures, grad_norm, samples_per_second, and rows, how many
+    Lines have "kind": "run" (when it starts or goes on: version, commit, torch, device, training_clips, parameters),
+    "train" (step, loss, terms, lr, temperatures, grad_norm, samples_per_second, and rows, how many
     of each modality were trained on since the line before) or "validation" (step, R@1 and number of clips by
     direction, mean).
     """

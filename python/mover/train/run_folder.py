@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mover.config import Config
 from mover.configs import differences, load_config, save_config
@@ -21,7 +27,8 @@ nothing is drawn at random from frames and sound."""
 
 
 class RunFolder:
-    """`<output>/<name>`: config.yaml, log.jsonl, checkpoints/{last,best}, metrics.json, curves.png, plan.png."""
+    """`<output>/<name>`: config.yaml, log.jsonl, checkpoints/{last,best}, plans/step-000100.npz, metrics.json,
+    embeddings.npz, curves.png, plan.png, report.html."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -31,6 +38,10 @@ class RunFolder:
         self.best = path / "checkpoints" / "best"
         self.curves = path / "curves.png"
         self.plan = path / "plan.png"
+        self.plans = path / "plans"
+        self.metrics = path / "metrics.json"
+        self.embeddings = path / "embeddings.npz"
+        self.report = path / "report.html"
 
     @property
     def used(self) -> bool:
@@ -62,17 +73,47 @@ class RunFolder:
             )
         return None
 
-    def open(self, config: Config, *, anew: bool) -> None:
-        """Make the folder ready: `anew` removes the files of an earlier run, and nothing else."""
+    def open(self, config: Config, *, anew: bool, keep_until: int = 0) -> None:
+        """Make the folder ready: `anew` removes the files of an earlier run, and nothing else; plans of steps after
+        `keep_until` go, too."""
         if anew:
             shutil.rmtree(self.last.parent, ignore_errors=True)
-            for path in (self.config, self.log, self.curves, self.plan, *self.path.glob("metrics*.json")):
+            results = ("metrics*.json", "metrics*.csv", "embeddings*.npz")
+            made = [path for pattern in results for path in self.path.glob(pattern)]
+            for path in (self.config, self.log, self.curves, self.plan, self.report, *made):
+                path.unlink(missing_ok=True)
+        for step, path in plan_files(self.plans).items():
+            if step > keep_until:
                 path.unlink(missing_ok=True)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             save_config(config, self.config)
         except OSError as error:
             raise UserError(f"{self.path} cannot be written: {error.strerror}. Choose another --output.") from None
+
+    def write_plans(self, step: int, plans: Mapping[str, np.ndarray]) -> None:
+        """Keep the transport plans of the validation batch after `step` steps.
+
+        plans: "text-video" to a plan (B, B) that sums to 1. The file holds B times that in float16, whose rows sum to 1
+        (or to B over the number of clips there, where some lack a modality). Without plans, nothing is written.
+        """
+        if not plans:
+            return
+        self.plans.mkdir(exist_ok=True)
+        path = self.plans / f"step-{step:06d}.npz"
+        aside = path.with_name(f".{path.name}.part")
+        with open(aside, "wb") as file:
+            scaled = {pair: (len(plan) * plan).astype(np.float16) for pair, plan in plans.items()}
+            np.savez_compressed(file, **scaled)  # type: ignore[arg-type]
+        os.replace(aside, path)
+
+    def read_plans(self) -> dict[int, dict[str, np.ndarray]]:
+        """Step to pair to float32 (B, B), B times the plan, in the order of the steps; no files, no steps.
+
+        Raises:
+            UserError: a file that `write_plans` did not leave so.
+        """
+        return {step: _plans_of(path) for step, path in plan_files(self.plans).items()}
 
     def _check_same(self, old: Config, new: Config) -> None:
         drawn_otherwise = "features" in (old.data.cache, new.data.cache)
@@ -94,6 +135,24 @@ class RunFolder:
         except UserError:
             return ""
         return f" with other settings ({_listed(changed)})" if changed else " with these settings"
+
+
+def plan_files(folder: Path) -> dict[int, Path]:
+    """Step to file of the plans that lie in a folder, by step."""
+    found = ((re.fullmatch(r"step-(\d+)\.npz", path.name), path) for path in folder.glob("step-*.npz"))
+    return dict(sorted((int(match[1]), path) for match, path in found if match))
+
+
+def _plans_of(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            plans = {pair: file[pair].astype(np.float32) for pair in file.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a whole file of plans ({error}): remove it.") from None
+    for pair, plan in plans.items():
+        if plan.ndim != 2 or plan.shape[0] != plan.shape[1] or not np.isfinite(plan).all():
+            raise UserError(f"{path}: '{pair}' has the shape {plan.shape}; expected finite (B, B). Remove the file.")
+    return plans
 
 
 def _listed(changed: dict[str, tuple[Any, Any]]) -> str:

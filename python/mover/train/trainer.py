@@ -27,6 +27,7 @@ from mover.evaluate.pictures import draw_curves, draw_plans
 from mover.losses import Objective, build_objective
 from mover.losses.temperature import Temperature
 from mover.models.model import MoverModel
+from mover.train.built_from import built_from
 from mover.train.checkpoint import (
     OBJECTIVE,
     copy_checkpoint,
@@ -44,6 +45,9 @@ from mover.train.interrupt import StopRequest
 from mover.train.logging import Display, RunLog, read_log
 from mover.train.optimizer import build_optimizer, learning_rates, schedule, set_learning_rate
 from mover.train.run_folder import RunFolder
+
+PLAN_CLIPS = 64
+"""At most so many validation clips, always the same, have their transport plans kept at every validation."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +108,11 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
     every = [train_set, *([] if validation is None else validation.datasets.values())]
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     serve_frozen_towers(model, config, every, tokenizer, device, progress=console.is_terminal, say=say)
-    folder.open(config, anew=checkpoint is None)
+    folder.open(config, anew=checkpoint is None, keep_until=start)
     _announce(console, config, folder, model, train_set, validation, device, start)
 
     # The loop
+    facts = {"device": str(device), "training_clips": len(train_set), "parameters": _parameters(model)}
     done, spent, embeddings = start, _Stopwatch(), None
     used, logged = Counter[str](), Counter[str]()
     with (
@@ -115,6 +120,8 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
         RunLog(folder.log, keep_until=start) as log,
         Display(console, steps, start, config.train.log_every) as display,
     ):
+        if start < steps:
+            log.write("run", start, **built_from(), **facts)
         for batch in loader:
             factor = schedule(done, steps, config.optimizer)
             set_learning_rate(optimizer, factor)
@@ -146,6 +153,7 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
                     best = {"step": done, "score": score, "R@1": recall}
                 log.write("validation", done, **{"R@1": recall}, clips=counts, mean=round(score, 4))
                 display.validation(done, recall, counts, improved)
+                folder.write_plans(done, _plans(objective, embeddings, min(batch_size, PLAN_CLIPS), device))
                 spent.skip()
 
             if last or improved or stop.requested or done % config.train.checkpoint_every == 0:
@@ -248,6 +256,12 @@ def _plans(objective: Objective, embeddings: Embeddings, size: int, device: torc
     return {pair: plan.float().cpu().numpy() for pair, plan in objective.plans(z, present=present).items()}
 
 
+def _parameters(model: MoverModel) -> dict[str, int]:
+    """How many numbers the model has, and how many of them learn."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return {"all": sum(n for n, _ in sizes), "learning": sum(n for n, learns in sizes if learns)}
+
+
 def _temperatures(objective: Objective) -> dict[str, float]:
     """The temperature of each term that has one, learned or not."""
     found = ((name.split("."), m) for name, m in objective.named_modules() if isinstance(m, Temperature))
@@ -296,9 +310,8 @@ def _announce(
     device: torch.device,
     start: int,
 ) -> None:
-    millions = sum(p.numel() for p in model.parameters()) / 1e6
     count = 0 if validation is None else len(validation.clips)
-    learning = sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
+    millions, learning = (n / 1e6 for n in _parameters(model).values())
     text = (
         f"{folder.path}: {len(train_set)} training{_gaps(train_set)} and {count} validation clips, "
         f"{', '.join(config.modalities)}, {millions:.2f} M parameters"
@@ -334,7 +347,8 @@ def _conclude(
     if stop.requested:
         lines.append(f"stopped after step {done} of {steps}; go on with: mover train --config {folder.config} --resume")
     else:
-        lines.append(f"done: {folder.best}, {folder.log.name}, {folder.curves.name}, {folder.plan.name}")
+        left = ", ".join(path.name for path in (folder.log, folder.curves, folder.plan, folder.plans))
+        lines.append(f"done: {folder.best}, {left}")
         lines.append(f"next: mover evaluate --checkpoint {folder.best}")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

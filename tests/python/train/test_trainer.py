@@ -31,6 +31,7 @@ from mover.train import trainer
 from mover.train.checkpoint import FILES
 from mover.train.logging import read_log
 from mover.train.optimizer import schedule
+from mover.train.run_folder import RunFolder
 from mover.train.trainer import train
 
 DIRECTIONS = ["T2V", "V2T", "T2A", "A2T", "V2A", "A2V", "T2VA", "VA2T"]
@@ -62,7 +63,7 @@ def test_a_run_leaves_everything_in_its_folder(config: Config) -> None:
     assert (outcome.step, outcome.signum) == (4, None)
     folder = config.folder
     assert sorted(p.name for p in folder.iterdir()) == [
-        "checkpoints", "config.yaml", "curves.png", "log.jsonl", "plan.png"
+        "checkpoints", "config.yaml", "curves.png", "log.jsonl", "plan.png", "plans"
     ]  # fmt: skip
     for name in ("last", "best"):
         assert sorted(p.name for p in (folder / "checkpoints" / name).iterdir()) == sorted(FILES)
@@ -71,6 +72,10 @@ def test_a_run_leaves_everything_in_its_folder(config: Config) -> None:
     assert load_config(folder / "config.yaml") == config
 
     lines = read_log(folder / "log.jsonl")
+    began = lines.pop(0)
+    assert (began["kind"], began["step"], began["device"], began["training_clips"]) == ("run", 0, "cpu", 12)
+    assert (began["version"], began["torch"]) == (mover.__version__, torch.__version__)
+    assert began["parameters"]["all"] == began["parameters"]["learning"] > 0
     steps = [line for line in lines if line["kind"] == "train"]
     assert [line["step"] for line in steps] == [1, 2, 3, 4]
     for line in steps:
@@ -125,6 +130,61 @@ def test_resumed_losses_are_those_of_the_uninterrupted_run(
     assert checks[0] == checks[1]
     whole, pieces = ((c.folder / "checkpoints" / "last" / "model.safetensors").read_bytes() for c in (config, cut))
     assert whole == pieces
+
+
+def test_plans_of_the_same_clips_are_kept_at_every_validation(
+    config: Config, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[dict[str, np.ndarray]] = []
+    chosen: list[list[str]] = []
+    real = trainer._plans
+
+    def watched(objective: Any, embeddings: Embeddings, size: int, device: Any) -> dict[str, np.ndarray]:
+        made.append(real(objective, embeddings, size, device))
+        chosen.append(embeddings.ids[:size])
+        return made[-1]
+
+    monkeypatch.setattr(trainer, "_plans", watched)
+    monkeypatch.setattr(trainer, "PLAN_CLIPS", 5)
+    train(config, console=quiet())
+    folder = RunFolder(config.folder)
+    assert sorted(path.name for path in folder.plans.iterdir()) == ["step-000002.npz", "step-000004.npz"]
+    kept = folder.read_plans()
+    assert list(kept) == [2, 4] and chosen[0] == chosen[1]
+    for plans, original in zip(kept.values(), made, strict=False):
+        assert list(plans) == ["text-video", "text-audio", "video-audio"]
+        for pair, plan in plans.items():
+            assert plan.shape == (5, 5)
+            np.testing.assert_allclose(plan, 5 * original[pair], rtol=2**-11, atol=2**-25)
+            np.testing.assert_allclose(plan.sum(1), 1, atol=5e-3)
+
+    again = changed(config, settings, train__steps=1)
+    train(again, overwrite=True, console=quiet())
+    assert list(folder.read_plans()) == [1]  # none of the run that was there
+    train(changed(config, settings, data__validation_split="none"), overwrite=True, console=quiet())
+    assert folder.read_plans() == {}
+
+
+def test_plans_beyond_the_checkpoint_are_dropped_on_resume(config: Config, settings: dict[str, Any]) -> None:
+    train(changed(config, settings, train__steps=2), console=quiet())
+    folder = RunFolder(config.folder)
+    shutil.copy(folder.plans / "step-000002.npz", folder.plans / "step-000003.npz")
+    before = (folder.plans / "step-000002.npz").read_bytes()
+    train(config, resume=True, console=quiet())
+    assert list(folder.read_plans()) == [2, 4]
+    assert (folder.plans / "step-000002.npz").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"PK not a zip"])
+def test_a_damaged_file_of_plans_is_named(tmp_path: Path, content: bytes) -> None:
+    folder = RunFolder(tmp_path)
+    folder.plans.mkdir()
+    (folder.plans / "step-000010.npz").write_bytes(content)
+    with pytest.raises(UserError, match="step-000010.npz is not a whole file of plans.*remove it"):
+        folder.read_plans()
+    np.savez(folder.plans / "step-000010.npz", **{"text-video": np.ones((2, 3))})
+    with pytest.raises(UserError, match=r"'text-video' has the shape \(2, 3\); expected finite \(B, B\)"):
+        folder.read_plans()
 
 
 def test_equal_seeds_give_equal_runs_and_others_do_not(config: Config, settings: dict[str, Any]) -> None:
