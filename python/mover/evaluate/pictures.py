@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from mover.evaluate.directions import headline
 
 PLANS_PER_ROW = 5
-_INK = "#222222"
+INK = "#222222"
 _COLORS = {
     "total": "#222222", "mover": "#7b3fa0", "volume_contrastive": "#1f77b4", "pairwise": "#2a9d5c",
     "T2VA": "#c0392b", "VA2T": "#e08a7d", "T2V": "#1f77b4", "V2T": "#8fbfe0",
@@ -33,7 +33,7 @@ def draw_curves(log: Sequence[Mapping[str, Any]], path: Path, title: str) -> Non
     """
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=_INK)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
 
     lines = [line for line in log if line["kind"] == "train"]
     names = dict.fromkeys(["total", *(name for line in lines for name in line["terms"])]) if lines else {}
@@ -54,7 +54,7 @@ def draw_curves(log: Sequence[Mapping[str, Any]], path: Path, title: str) -> Non
     right.set_ylim(0, 102)
     for axes in (left, right):
         axes.set_xlim(0, max([line["step"] for line in log], default=1))
-    _save(figure, path)
+    save_picture(figure, path)
 
 
 def draw_plans(plans: Mapping[str, np.ndarray], path: Path, title: str) -> None:
@@ -71,19 +71,19 @@ def draw_plans(plans: Mapping[str, np.ndarray], path: Path, title: str) -> None:
     panels = np.atleast_1d(figure.subplots(height, width)).ravel()
     for panel in panels[len(plans) :]:
         panel.set_axis_off()
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=_INK)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     for panel, (name, plan) in zip(panels, plans.items(), strict=False):
         rows, _, columns = name.partition("-")
         image = panel.imshow(plan * len(plan), norm=PowerNorm(0.5, 0, 1), cmap="magma", interpolation="nearest")
         right = 100 * np.trace(plan)
-        panel.set_title(f"{rows} – {columns}\n{right:.0f} % of the mass on true pairs", fontsize=10, color=_INK)
+        panel.set_title(f"{rows} – {columns}\n{right:.0f} % of the mass on true pairs", fontsize=10, color=INK)
         panel.set_xlabel(f"clip, {columns}")
         panel.set_ylabel(f"clip, {rows}")
         panel.tick_params(length=0, labelsize=8)
     figure.colorbar(
         image, ax=list(panels), shrink=0.75, pad=0.015, label="B · plan (1: certain)", ticks=[0, 0.05, 0.2, 0.5, 1]
     )
-    _save(figure, path)
+    save_picture(figure, path)
 
 
 def _curve(axes: Axes, steps: Sequence[int], values: np.ndarray, name: str) -> None:
@@ -101,7 +101,7 @@ def _curve(axes: Axes, steps: Sequence[int], values: np.ndarray, name: str) -> N
 
 
 def _dress(axes: Axes, ylabel: str, title: str, *, outside: bool) -> None:
-    axes.set_title(title, loc="left", fontsize=10, color=_INK)
+    axes.set_title(title, loc="left", fontsize=10, color=INK)
     axes.set_xlabel("step")
     axes.set_ylabel(ylabel)
     axes.grid(color="#dddddd", linewidth=0.6)
@@ -117,7 +117,7 @@ def _dress(axes: Axes, ylabel: str, title: str, *, outside: bool) -> None:
         axes.text(0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center", color="#888888")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_picture(figure: Figure, path: Path) -> None:
     """Write the PNG aside and move it in place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
