@@ -65,7 +65,7 @@ typedef struct triples {
     int count;              /* of passes */
     int parts;              /* of the third set, each summed by a block of its own */
     int64_t blocks;         /* of all passes */
-    const real *grad_value; /* NULL: forward */
+    const real *grad_value; /* of S; NULL: 1 */
     double *block_sum;      /* (blocks of the first pass): shares of S, or NULL */
 } triples;
 
@@ -270,7 +270,7 @@ template <bool gradient> static __global__ void __launch_bounds__(THREADS, 2) su
             }
             __syncthreads();
         }
-        const real upstream = gradient ? *call.grad_value : real(0);
+        const real upstream = gradient && call.grad_value ? *call.grad_value : real(1);
         double value = 0;
         MOVER_UNROLL
         for (int a = 0; a < CELLS; a++) {

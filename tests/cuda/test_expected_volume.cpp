@@ -5,6 +5,8 @@
 #include "device.h"
 
 #include <array>
+#include <optional>
+#include <type_traits>
 
 using namespace fixtures;
 
@@ -120,9 +122,10 @@ template <class T> T value_on(const mover_exec *exec, const Problem<T> &p, size_
     return value.fetch()[0];
 }
 
-/* *passing becomes the value that is made in the same sweep. */
+/* No upstream is handed over as NULL. *passing becomes the value that is made in the same sweep. */
 template <class T>
-Gradients<T> gradients_on(const mover_exec *exec, const Problem<T> &p, T upstream = 1, unsigned wanted = 63,
+Gradients<T> gradients_on(const mover_exec *exec, const Problem<T> &p,
+                          std::optional<std::type_identity_t<T>> upstream = T(1), unsigned wanted = 63,
                           T *passing = nullptr, size_t shift = 0) {
     const auto desc = p.desc();
     const auto sizes = sizes_of(p);
@@ -130,7 +133,7 @@ Gradients<T> gradients_on(const mover_exec *exec, const Problem<T> &p, T upstrea
     EXPECT_OK(mover_expected_volume_backward_workspace_size(&desc, &bytes, exec));
     DeviceArray<unsigned char> workspace(bytes, shift);
     Inputs<T> in(p, shift);
-    DeviceArray<T> grad_value(std::vector<T>{upstream}, shift), value(1, shift);
+    DeviceArray<T> grad_value(std::vector<T>{upstream.value_or(0)}, shift), value(1, shift);
     std::vector<std::unique_ptr<DeviceArray<T>>> grads;
     T *to[6] = {};
     for (size_t q = 0; q < 6; q++) {
@@ -138,8 +141,8 @@ Gradients<T> gradients_on(const mover_exec *exec, const Problem<T> &p, T upstrea
         to[q] = grads[q]->data();
     }
     EXPECT_OK(mover_expected_volume_backward(&desc, in.c12.data(), in.c13.data(), in.c23.data(), in.w12, in.w13, in.w23,
-                                             grad_value.data(), passing ? value.data() : nullptr, to[0], to[1], to[2],
-                                             to[3], to[4], to[5], workspace.data(), bytes, exec));
+                                             upstream ? grad_value.data() : nullptr, passing ? value.data() : nullptr,
+                                             to[0], to[1], to[2], to[3], to[4], to[5], workspace.data(), bytes, exec));
     Gradients<T> out;
     for (size_t q = 0; q < 6; q++) out[q] = grads[q]->fetch();
     if (passing) *passing = value.fetch()[0];
@@ -250,6 +253,16 @@ TYPED_TEST(CudaExpectedVolume, MissingWeightsAreOnes) {
     EXPECT_EQ(value, value_on(this->exec(), p));
     const auto without = gradients_on(this->exec(), p);
     for (size_t q = 0; q < 6; q++) EXPECT_TRUE(same_bits(grads[q], without[q]));
+}
+
+TYPED_TEST(CudaExpectedVolume, AMissingUpstreamIsOne) {
+    using T = TypeParam;
+    const auto p = problem<T>(20, 33, 9, 50);
+    T value, alone;
+    const auto with = gradients_on(this->exec(), p, T(1), 63, &value);
+    const auto without = gradients_on(this->exec(), p, std::nullopt, 63, &alone);
+    EXPECT_EQ(value, alone);
+    for (size_t q = 0; q < 6; q++) EXPECT_TRUE(same_bits(with[q], without[q]));
 }
 
 /* Triples with two rows near each other, among others without: the same ones have volume 0 as on the CPU. Angles whose
