@@ -4,38 +4,28 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import importlib
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 
-import contrast
-import frozen
-import gradients
-import manifests
-import measure
-import media
-import memory
-import newton
-import ranking
-import threads
-import training_steps
-import transport
-import triples
-
-BENCHMARKS = {
-    "transport": transport,
-    "gradients": gradients,
-    "newton": newton,
-    "contrast": contrast,
-    "triples": triples,
-    "ranking": ranking,
-    "memory": memory,
-    "threads": threads,
-    "manifests": manifests,
-    "media": media,
-    "frozen": frozen,
-    "steps": training_steps,
-}
+BENCHMARKS = (
+    "transport",
+    "gradients",
+    "newton",
+    "contrast",
+    "triples",
+    "ranking",
+    "memory",
+    "threads",
+    "manifests",
+    "media",
+    "frozen",
+    "steps",
+)
+_MODULES = {"steps": "training_steps"}
 ON_GPU = ("transport", "triples", "contrast", "ranking", "logdet")
 
 EPILOG = f"""On the CPU all run on one pinned thread (but threads, which compares one with two, and a part of media),
@@ -64,6 +54,8 @@ def main() -> int:
             return 0
         plan = "quick" if arguments.quick else "full" if arguments.full else "default"
         return gpu.main(arguments.names, plan, arguments.out, arguments.within, arguments.commit)
+    import measure
+
     measure.pin_one_thread()
     environment = measure.environment()  # before any result is written into the checkout
     for name in arguments.names or BENCHMARKS:
@@ -73,7 +65,7 @@ def main() -> int:
 
 
 def _parse(words: list[str] | None = None) -> argparse.Namespace:
-    listing = "\n".join(f"  {name:10} {(module.__doc__ or '').splitlines()[0]}" for name, module in BENCHMARKS.items())
+    listing = "\n".join(f"  {name:10} {first_line(name)}" for name in BENCHMARKS)
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description=f"{__doc__}\n\nbenchmarks:\n{listing}",
@@ -90,7 +82,7 @@ def _parse(words: list[str] | None = None) -> argparse.Namespace:
     cuda.add_argument("--within", type=float, metavar="SECONDS", help="begin no measurement after so many")
     cuda.add_argument("--commit", default="", help="what to record as the commit where git cannot say")
     arguments = parser.parse_args(words)
-    known = ON_GPU if arguments.device == "cuda" else tuple(BENCHMARKS)
+    known = ON_GPU if arguments.device == "cuda" else BENCHMARKS
     unknown = [name for name in arguments.names if name not in known]
     if unknown:
         parser.error(f"unknown benchmark '{unknown[0]}'; choose from {', '.join(known)}")
@@ -102,10 +94,21 @@ def _parse(words: list[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
+def module_of(name: str) -> ModuleType:
+    """The module of a benchmark, with what it needs: a machine with a GPU may lack what others need."""
+    return importlib.import_module(_MODULES.get(name, name))
+
+
+def first_line(name: str) -> str:
+    """What a benchmark is, without importing it."""
+    source = Path(__file__).with_name(f"{_MODULES.get(name, name)}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]
+
+
 def write(name: str, quick: bool, out: Path, environment: dict) -> list[Path]:
     """Runs a benchmark on the CPU; returns the paths of its record and of its table."""
     command = f"scripts/bench {name}" + (" --quick" if quick else "")
-    record = {"command": command, "environment": environment, "rows": BENCHMARKS[name].run(quick)}
+    record = {"command": command, "environment": environment, "rows": module_of(name).run(quick)}
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}-cpu.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
@@ -114,7 +117,7 @@ def write(name: str, quick: bool, out: Path, environment: dict) -> list[Path]:
 
 
 def render(name: str, record: dict) -> str:
-    benchmark = BENCHMARKS[name]
+    benchmark = module_of(name)
     where = ", ".join(f"{key} {value}" for key, value in record["environment"].items())
     return (
         f"# {name}\n\n{(benchmark.__doc__ or '').strip()}\n\n{benchmark.table(record['rows'])}\n\n"
