@@ -68,7 +68,7 @@ def check_embeddings(z: Mapping[str, Tensor], modalities: Sequence[str], present
             "Raise train.batch_size, or drop the last incomplete batch."
         )
     rows = [at_least_float32(tensor) for tensor in rows]
-    there = _presence(present or {}, modalities, rows[0])
+    there = _presence(present, modalities, rows[0]) if present else None
     if there is None:
         return Clips(tuple(rows), None)
     fixed = torch.zeros_like(rows[0][0])
@@ -77,7 +77,8 @@ def check_embeddings(z: Mapping[str, Tensor], modalities: Sequence[str], present
 
 
 def _presence(present: Present, modalities: Sequence[str], like: Tensor) -> Tensor | None:
-    """bool (k, B) on the device of `like` (B, d), or None where everything is present."""
+    """bool (k, B) on the device of `like` (B, d), or None where everything is present, which has to be asked of the
+    device."""
     size = like.shape[0]
     for name in modalities:
         mask = present.get(name)
