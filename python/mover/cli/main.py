@@ -21,6 +21,7 @@ COMMANDS = {
     "overlap": "tell whether two manifests share clips",
     "train": "train a model",
     "evaluate": "Recall@K of a checkpoint or of an embeddings file",
+    "analyze": "how an embedding space is laid out: classes, modalities, t-SNE",
     "weights": "say what a file or folder of weights is, and whether it loads into a tower",
 }
 _MODULES = {"import": "mover.cli.import_data"}
