@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": "check a manifest's media, and note in it what is amiss",
     "overlap": "tell whether two manifests share clips",
     "train": "train a model",
+    "embed": "the embeddings of a split, by a checkpoint, in a file",
     "evaluate": "Recall@K of a checkpoint or of an embeddings file",
     "analyze": "how an embedding space is laid out: classes, modalities, t-SNE",
     "weights": "say what a file or folder of weights is, and whether it loads into a tower",

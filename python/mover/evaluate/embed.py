@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -65,13 +68,50 @@ class EvaluationSet:
         for dataset in self.datasets.values():
             dataset.prepare()
 
+    @functools.cached_property
+    def place(self) -> dict[str, int]:
+        """Id to the position among `clips`."""
+        return {clip.id: i for i, clip in enumerate(self.clips)}
+
+    def rows(self, modality: str) -> int:
+        """Rows of a modality: C captions, or N clips, whether or not they have it."""
+        return len(self.owner()) if modality == "text" else len(self.clips)
+
+    def owner(self) -> np.ndarray:
+        """int64 (C,): the position among `clips` of each caption's clip; empty without text."""
+        if "text" not in self.datasets:
+            return np.zeros(0, dtype=np.int64)
+        dataset = self.datasets["text"]
+        return np.array([self.place[clip.id] for clip in dataset.clips], dtype=np.int64)[dataset.captions()[1]]
+
+    def present(self) -> dict[str, np.ndarray]:
+        """Modality to bool (N,): the clips that have it, but for those found unusable so far."""
+        flags = {}
+        for modality, dataset in self.datasets.items():
+            flags[modality] = np.zeros(len(self.clips), dtype=bool)
+            usable = [self.place[clip.id] for clip in dataset.clips if clip.id not in dataset.skipped]
+            flags[modality][usable] = True
+        return flags
+
+    def labels(self) -> tuple[str, ...] | None:
+        """The class name of each clip, "" for none; None where no clip has one."""
+        return tuple(clip.label or "" for clip in self.clips) if any(clip.label for clip in self.clips) else None
+
     @property
     def skipped(self) -> dict[str, dict[str, str]]:
         """Modality to id to reason, for what could not be used so far."""
         return {modality: dict(dataset.skipped) for modality, dataset in self.datasets.items() if dataset.skipped}
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Piece:
+    """What a batch gives: float32 unit rows (n, d), and where they belong among those of the modality, int64 (n,)."""
+
+    step: int
+    places: np.ndarray
+    rows: np.ndarray
+
+
 def embed(
     model: MoverModel, data: EvaluationSet, *, batch_size: int, device: torch.device, precision: str = "float32"
 ) -> Embeddings:
@@ -80,59 +120,64 @@ def embed(
     The model is put into evaluation mode and back. A clip that cannot be used keeps its place, with zeros and
     `present` false.
     """
+    vectors = {m: np.zeros((data.rows(m), model.embed_dim), dtype=np.float32) for m in data.datasets}
+    with inference(model, device, precision):
+        for modality, found in vectors.items():
+            for piece in pieces(model, data, modality, batch_size=batch_size, device=device):
+                found[piece.places] = piece.rows
+    return Embeddings([clip.id for clip in data.clips], vectors, data.owner(), data.present(), data.labels())
+
+
+@contextmanager
+def inference(model: MoverModel, device: torch.device, precision: str) -> Iterator[None]:
+    """The model in evaluation mode, without gradients, and in the precision of the run; and back."""
     was_training = model.training
     model.eval()
-    place = {clip.id: i for i, clip in enumerate(data.clips)}
-    vectors: dict[str, np.ndarray] = {}
-    present: dict[str, np.ndarray] = {}
-    owner = np.zeros(0, dtype=np.int64)
     try:
-        with autocast(precision, device):
-            for modality, dataset in data.datasets.items():
-                if modality == "text":
-                    assert data.tokenizer is not None
-                    texts, owner = dataset.captions()
-                    owner = np.array([place[clip.id] for clip in dataset.clips], dtype=np.int64)[owner]
-                    vectors[modality] = _embed_captions(model, dataset, data.tokenizer, texts, batch_size, device)
-                    present[modality] = np.bincount(owner, minlength=len(place)) > 0
-                else:
-                    vectors[modality], present[modality] = _embed_media(
-                        model, dataset, modality, place, batch_size, device
-                    )
+        with torch.no_grad(), autocast(precision, device):
+            yield
     finally:
         model.train(was_training)
-    return Embeddings([clip.id for clip in data.clips], vectors, owner, present)
 
 
-def _embed_captions(
-    model: MoverModel, dataset: ClipDataset, tokenizer: Tokenizer, texts: list[str], size: int, device: torch.device
-) -> np.ndarray:
-    """float32 (C, d). Captions of like length share a batch, so that little is padded."""
-    served = dataset.outputs.get("text")
+def pieces(
+    model: MoverModel, data: EvaluationSet, modality: str, *, batch_size: int, device: torch.device, start: int = 0
+) -> Iterator[Piece]:
+    """The embeddings of a modality, batch by batch, from batch number `start` on, within `inference`.
+
+    A batch depends on its number and on `batch_size` alone. Batches without a clip that can be used are left out.
+    """
+    found = _captions if modality == "text" else _media
+    yield from found(model, data, modality, batch_size, device, start)
+
+
+def _captions(
+    model: MoverModel, data: EvaluationSet, modality: str, size: int, device: torch.device, start: int
+) -> Iterator[Piece]:
+    """Captions of like length share a batch, so that little is padded."""
+    dataset, tokenizer = data.datasets[modality], data.tokenizer
+    assert tokenizer is not None
+    texts, _ = dataset.captions()
+    served = dataset.outputs.get(modality)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    vectors = np.zeros((len(texts), model.embed_dim), dtype=np.float32)
-    for start in range(0, len(order), size):
-        chosen = order[start : start + size]
+    for step in range(start, -(-len(texts) // size)):
+        chosen = order[step * size : (step + 1) * size]
         if served is None:
             input_ids, attention_mask = tokenizer.encode([texts[i] for i in chosen])
             inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         else:
             inputs = {"tower_output": torch.from_numpy(np.stack([served.of_caption(texts[i]) for i in chosen]))}
-        vectors[chosen] = _rows(model.encode("text", to_device(inputs, device)))
-    return vectors
+        yield Piece(step, np.array(chosen, dtype=np.int64), _rows(model.encode(modality, to_device(inputs, device))))
 
 
-def _embed_media(
-    model: MoverModel, dataset: ClipDataset, modality: str, place: dict[str, int], batch_size: int, device: torch.device
-) -> tuple[np.ndarray, np.ndarray]:
-    """float32 (N, d) and bool (N,)."""
-    vectors = np.zeros((len(place), model.embed_dim), dtype=np.float32)
-    present = np.zeros(len(place), dtype=bool)
-    for batch in make_loader(dataset, batch_size):
-        rows = [place[name] for name in batch["ids"]]
-        vectors[rows] = _rows(model.encode(modality, to_device(batch[modality], device)))
-        present[rows] = True
-    return vectors, present
+def _media(
+    model: MoverModel, data: EvaluationSet, modality: str, size: int, device: torch.device, start: int
+) -> Iterator[Piece]:
+    place = data.place
+    for batch in make_loader(data.datasets[modality], size, start_step=start):
+        rows = _rows(model.encode(modality, to_device(batch[modality], device)))
+        places = np.array([place[name] for name in batch["ids"]], dtype=np.int64)
+        yield Piece(int(batch["index"][0]) // size, places, rows)
 
 
 def _rows(z: Tensor) -> np.ndarray:

@@ -79,7 +79,7 @@ class Embeddings:
             return scale * np.sqrt(np.square(block / scale[:, None]).sum(axis=1))
 
         with np.errstate(invalid="ignore", over="ignore"):
-            lengths = self._by_row(modality, norm, np.float64)
+            lengths = _by_row(self.vectors[modality], norm, np.float64)
         return np.where(np.isfinite(lengths), lengths, np.nan)
 
     def not_unit(self, modality: str) -> Lengths | None:
@@ -162,19 +162,20 @@ class Embeddings:
 
     def _bad(self, modality: str) -> np.ndarray:
         """bool (rows,): there, but zero or not finite."""
+        return self._there(modality) & unusable_rows(self.vectors[modality])
 
-        def bad(block: np.ndarray) -> np.ndarray:
-            return np.asarray(~np.isfinite(block).all(axis=1) | ~block.any(axis=1))
 
-        return self._there(modality) & self._by_row(modality, bad, np.bool_)
+def unusable_rows(rows: Any) -> np.ndarray:
+    """bool (n,): which rows of an array (n, d) are zero or not finite."""
+    return _by_row(rows, lambda block: ~np.isfinite(block).all(axis=1) | ~block.any(axis=1), np.bool_)
 
-    def _by_row(self, modality: str, measure: Callable[[np.ndarray], np.ndarray], dtype: type) -> np.ndarray:
-        """One value per row, block by block, so that no copy of the whole array is made."""
-        rows = self.vectors[modality]
-        found: np.ndarray = np.zeros(len(rows), dtype=dtype)
-        for part in row_blocks(rows.shape):
-            found[part] = measure(rows[part])
-        return found
+
+def _by_row(rows: Any, measure: Callable[[np.ndarray], np.ndarray], dtype: type) -> np.ndarray:
+    """One value per row, block by block, so that no copy of the whole array is made."""
+    found: np.ndarray = np.zeros(len(rows), dtype=dtype)
+    for part in row_blocks(rows.shape):
+        found[part] = measure(rows[part])
+    return found
 
 
 def row_blocks(shape: tuple[int, ...], numbers: int = _BLOCK) -> Iterator[slice]:

@@ -39,6 +39,11 @@ class DiskRows:
     def __init__(self, path: Path, rows: int, width: int) -> None:
         self.path, self.shape = path, (rows, width)
 
+    @property
+    def nbytes(self) -> int:
+        """As of an array."""
+        return self.shape[0] * self.shape[1] * self.dtype.itemsize
+
     def __len__(self) -> int:
         return self.shape[0]
 
