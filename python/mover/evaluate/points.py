@@ -67,7 +67,7 @@ def points_of(embeddings: Embeddings) -> Points:
         unit, usable = unit_rows(embeddings.vectors[modality])
         present = embeddings.present[modality]
         if modality == "text":
-            unit, usable = _mean_of_captions(unit, usable, embeddings.text_owner, len(embeddings.ids))
+            unit, usable = directions_of(sums_by(unit, embeddings.text_owner, len(embeddings.ids)))
         clips[modality] = np.flatnonzero(present & usable)
         rows[modality] = unit[clips[modality]]
         unusable[modality] = int((present & ~usable).sum())
@@ -97,11 +97,3 @@ def sums_by(rows: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
     sums = np.zeros((groups, rows.shape[1]))
     np.add.at(sums, group, rows)
     return sums
-
-
-def _mean_of_captions(
-    unit: np.ndarray, usable: np.ndarray, owner: np.ndarray, clips: int
-) -> tuple[np.ndarray, np.ndarray]:
-    counts = np.bincount(owner[usable], minlength=clips)
-    means = sums_by(unit[usable], owner[usable], clips) / np.maximum(counts, 1)[:, None]
-    return directions_of(means)

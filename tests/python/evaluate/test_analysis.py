@@ -199,6 +199,15 @@ def test_neighbours_share_places_among_ties() -> None:
     }
 
 
+def test_copies_tie_wherever_they_stand() -> None:
+    """Products of equal rows differ in their last digit from tile to tile."""
+    copies = np.tile(unit(np.random.default_rng(1).normal(size=(2, 37))), (150, 1)) + 0.0
+    group = np.arange(300) // 2 % 3
+    everyone = np.arange(300)
+    got = classes.neighbours(copies, everyone, copies, everyone, group, (1, 10))
+    assert got == {"1": pytest.approx(100 * 49 / 149), "10": pytest.approx(100 * 49 / 149)}
+
+
 def test_a_clip_is_never_its_own_neighbour() -> None:
     rows = np.eye(6)
     got = analyse(make(dict.fromkeys(THREE, rows), tuple("aabbcc")))
