@@ -1,133 +1,128 @@
-"""The embeddings file: round trip, and every way in which it can be wrong."""
+"""Embeddings in memory: choosing clips; the policies for rows that are missing or unusable; lengths."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mover.errors import UserError
-from mover.evaluate.embeddings import Embeddings
-from mover.evaluate.embeddings_file import load_embeddings, save_embeddings
+from mover.evaluate.embeddings import Embeddings, Lengths, row_blocks, unusable_rows
 
 
-def arrays(**changed: Any) -> dict[str, np.ndarray]:
+def four(**changed: Any) -> Embeddings:
+    """Clips a, b, c, d with 2, 1, 1, 1 captions, not sorted by clip; b has no video."""
     random = np.random.default_rng(0)
-    entries = {
-        "ids": np.array(["a", "b", "c"]),
-        "text": random.normal(size=(5, 4)).astype(np.float32),
-        "text_owner": np.array([0, 0, 1, 2, 2]),
-        "video": random.normal(size=(3, 4)).astype(np.float32),
-        "video_present": np.array([True, False, True]),
-        "audio": random.normal(size=(3, 4)).astype(np.float32),
-    }
-    entries.update(changed)
-    return {name: value for name, value in entries.items() if value is not None}
+    entries: dict[str, Any] = {
+        "ids": ["a", "b", "c", "d"],
+        "vectors": {
+            "text": random.normal(size=(5, 3)),
+            "video": random.normal(size=(4, 3)),
+            "audio": random.normal(size=(4, 3)),
+        },
+        "text_owner": np.array([3, 0, 2, 0, 1]),
+        "present": {
+            "text": np.ones(4, bool), "video": np.array([True, False, True, True]), "audio": np.ones(4, bool)
+        },
+        "labels": ("x", "y", "", "x"),
+        "provenance": {"split": "test"},
+    }  # fmt: skip
+    return Embeddings(**{**entries, **changed})
 
 
-def write(path: Path, **changed: Any) -> Path:
-    np.savez(path, **arrays(**changed))
-    return path
+def test_clips_are_chosen_with_their_captions_and_labels() -> None:
+    given = four()
+    got = given.select(np.array([2, 0]))
+    assert got.ids == ["c", "a"] and got.labels == ("", "x") and got.provenance == {"split": "test"}
+    assert got.text_owner.tolist() == [0, 1, 1]
+    assert np.array_equal(got.vectors["text"], given.vectors["text"][[2, 1, 3]])
+    assert np.array_equal(got.vectors["video"], given.vectors["video"][[2, 0]])
+    assert got.present["video"].tolist() == [True, True]
+    none = given.select(np.zeros(0, np.int64))
+    assert none.ids == [] and none.vectors["text"].shape == (0, 3) and none.labels == ()
+    with pytest.raises(ValueError, match="at most once"):
+        given.select(np.array([1, 1]))
 
 
-def test_round_trip(tmp_path: Path) -> None:
-    given = arrays()
-    present = {m: np.array([True, m != "video", True]) for m in ("text", "video", "audio")}
-    vectors = {m: given[m] for m in ("text", "video", "audio")}
-    path = tmp_path / "below" / "e.npz"
-    save_embeddings(Embeddings(["a", "b", "c"], vectors, given["text_owner"], present), path)
-    back = load_embeddings(path)
-    assert back.ids == ["a", "b", "c"]
-    assert back.modalities == ("text", "video", "audio")
-    assert back.missing("video") == ["b"]
-    for m in vectors:
-        assert np.array_equal(back.vectors[m], vectors[m])
-        assert np.array_equal(back.present[m], present[m])
-    assert back.text_owner.tolist() == [0, 0, 1, 2, 2]
-    assert [p.name for p in path.parent.iterdir()] == ["e.npz"]
+def test_drop_leaves_the_clips_that_have_everything() -> None:
+    given = four()
+    assert given.under("mask") is given and given.under("fail") is given
+    got = given.under("drop")
+    assert got.ids == ["a", "c", "d"]
+    assert got.text_owner.tolist() == [0, 0, 1, 2]
+    assert np.array_equal(got.vectors["text"], given.vectors["text"][[1, 3, 2, 0]])
+    assert all(flags.all() for flags in got.present.values())
 
 
-def test_any_name_is_a_modality(tmp_path: Path) -> None:
-    rows, flags = np.ones((3, 4), np.float16), np.array([True, True, False])
-    path = write(tmp_path / "e.npz", depth=rows, depth_present=flags, labels=np.array(["x", "y", "z"]), a=rows)
-    got = load_embeddings(path)
-    assert got.modalities == ("text", "video", "audio", "depth", "a")
-    assert got.missing("depth") == ["c"] and got.missing("a") == []
-    save_embeddings(got, tmp_path / "again.npz")
-    assert load_embeddings(tmp_path / "again.npz").modalities == got.modalities
-    bare = dict.fromkeys(("text", "text_owner", "video", "video_present"))
-    assert load_embeddings(write(tmp_path / "b.npz", **bare, image=rows)).modalities == ("audio", "image")
+def with_bad_rows() -> Embeddings:
+    """One caption of a and the only one of b, the video of b, which is not there, and of c, and the audio of d."""
+    given = four()
+    given.vectors["text"][1] = 0
+    given.vectors["text"][4, 2] = np.inf
+    given.vectors["video"][1] = np.nan
+    given.vectors["video"][2] = np.nan
+    given.vectors["audio"][3, 0] = np.nan
+    return given
 
 
-def test_one_caption_per_clip_needs_no_owner(tmp_path: Path) -> None:
-    path = write(tmp_path / "e.npz", text=np.ones((3, 4)), text_owner=None)
-    assert load_embeddings(path).text_owner.tolist() == [0, 1, 2]
+def test_unusable_rows_are_named_and_absent_ones_are_not() -> None:
+    given = with_bad_rows()
+    assert {m: given.unusable(m) for m in given.modalities} == {"text": ["a", "b"], "video": ["c"], "audio": ["d"]}
+    assert given.under("mask", "last") is given
+    assert four().under("mask", "fail").ids == ["a", "b", "c", "d"]
 
 
-def test_a_clip_without_caption_has_no_text(tmp_path: Path) -> None:
-    path = write(tmp_path / "e.npz", text_owner=np.array([0, 0, 1, 1, 1]))
-    assert load_embeddings(path).missing("text") == ["c"]
+def test_unusable_rows_are_refused_with_their_numbers() -> None:
+    with pytest.raises(UserError) as raised:
+        with_bad_rows().under("mask", "fail")
+    assert str(raised.value) == (
+        "2 of 5 text rows, 1 of 4 video rows, 1 of 4 audio rows are zero or not finite, first that of 'a': repair "
+        "them, or rank them last with --unusable last, or take them as not there with --unusable missing."
+    )
+    with pytest.raises(ValueError, match="expected one of"):
+        with_bad_rows().under("mask", "hide")
 
 
-def test_numbers_as_ids(tmp_path: Path) -> None:
-    assert load_embeddings(write(tmp_path / "e.npz", ids=np.array([5, 6, 7]))).ids == ["5", "6", "7"]
+def test_unusable_rows_as_not_there() -> None:
+    given = with_bad_rows()
+    got = given.under("mask", "missing")
+    assert got.ids == given.ids
+    assert got.missing("text") == ["b"]  # a has another caption
+    assert got.missing("video") == ["b", "c"] and got.missing("audio") == ["d"]
+    assert got.text_owner.tolist() == [3, 2, 0]
+    assert np.array_equal(got.vectors["text"], given.vectors["text"][[0, 2, 3]])
+    assert all(got.unusable(m) == [] for m in got.modalities)
+    assert given.missing("video") == ["b"]  # what was given is as it was
+    assert given.under("drop", "missing").ids == ["a"]
 
 
-def test_unusable_rows_are_named_and_absent_ones_are_not(tmp_path: Path) -> None:
-    video = np.ones((3, 4), dtype=np.float32)
-    video[0, 1] = np.nan
-    video[1] = np.nan  # not present
-    text = np.ones((5, 4), dtype=np.float32)
-    text[3] = 0
-    got = load_embeddings(write(tmp_path / "e.npz", video=video, text=text))
-    assert got.unusable("video") == ["a"]
-    assert got.unusable("text") == ["c"]
-    assert got.unusable("audio") == []
+def test_lengths_of_rows() -> None:
+    rows = np.array([[1, 0, 0], [0.6, 0.8, 0], [0.2, 0.1, 0.2], [17, 0, 0]], np.float32)
+    given = four()
+    given.vectors["video"] = rows
+    assert given.lengths("video") == pytest.approx([1, 1, 0.3, 17], rel=1e-6)
+    assert given.not_unit("video") == Lengths(2, 3, pytest.approx(0.3, rel=1e-6), 17.0)  # b has none
+    given.vectors["video"] = rows[[0, 3, 1, 0]]
+    assert given.not_unit("video") is None
+    half = np.random.default_rng(0).normal(size=(4, 3))
+    given.vectors["audio"] = (half / np.linalg.norm(half, axis=1, keepdims=True)).astype(np.float16)
+    assert given.not_unit("audio") is None
 
 
-@pytest.mark.parametrize(
-    ("changed", "sentence"),
-    [
-        ({"ids": None}, "there are no 'ids'"),
-        ({"ids": np.array([["a"]])}, "'ids' has the shape"),
-        ({"ids": np.array(["a", "b", "a"])}, "must be unique; of 3 rows 2 share 1 names, first 'a' \\(2 rows\\)"),
-        ({"video": None, "audio": None, "video_present": None}, "at least two of the arrays"),
-        ({"video": None}, "there is 'video_present', but no array 'video'"),
-        ({"Image": np.ones((3, 4))}, "'Image' is no name of a modality"),
-        ({"image": np.ones((2, 4))}, r"'image' has the shape \(2, 4\); expected \(3, d\)"),
-        ({"image": np.ones((3, 5))}, "one width"),
-        ({"image": np.ones((3, 4)), "image_present": np.ones(4, dtype=bool)}, "'image_present' is bool"),
-        ({"video": np.ones((2, 4))}, r"'video' has the shape \(2, 4\); expected \(3, d\)"),
-        ({"video": np.ones(3)}, "'video' has the shape"),
-        ({"audio": np.ones((3, 5))}, "one width"),
-        ({"audio": np.ones((3, 4), dtype=int)}, "expected floating point"),
-        ({"text_owner": None}, "need the array 'text_owner'"),
-        ({"text_owner": np.array([0, 1, 2])}, "expected integers"),
-        ({"text_owner": np.array([0.0, 0, 1, 2, 2])}, "expected integers"),
-        ({"text_owner": np.array([0, 0, 1, 2, 3])}, r"1 of 5 captions belong to no clip.*must lie in 0\.\.2, and that of caption 4 is 3"),
-        ({"text_owner": np.array([0, -1, 1, 2, 2])}, "must lie in"),
-        ({"video_present": np.array([1, 0, 1])}, "expected bool"),
-        ({"ids": np.array(["a", "b", None], dtype=object)}, "not a whole .npz file of plain arrays"),
-    ],
-)
-def test_wrong_arrays(tmp_path: Path, changed: dict[str, Any], sentence: str) -> None:
-    path = write(tmp_path / "e.npz", **changed)
-    with pytest.raises(UserError, match=sentence) as raised:
-        load_embeddings(path)
-    assert str(path) in str(raised.value)
+def test_lengths_of_rows_that_overflow_or_are_unusable() -> None:
+    given = four()
+    given.vectors["video"] = np.array([[3e300, 4e300, 0], [0, 0, 0], [np.inf, 1, 0], [0, 0, 0]])
+    lengths = given.lengths("video")
+    assert lengths[:2] == pytest.approx([5e300, 0]) and np.isnan(lengths[2]) and lengths[3] == 0
+    assert given.not_unit("video") == Lengths(1, 1, pytest.approx(5e300), pytest.approx(5e300))
+    given.vectors["video"] = np.zeros((4, 3))
+    assert given.not_unit("video") is None
 
 
-def test_wrong_files(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no embeddings file"):
-        load_embeddings(tmp_path / "absent.npz")
-    whole = write(tmp_path / "e.npz").read_bytes()
-    for name, content in {"text": b"hello", "empty": b"", "cut": whole[: len(whole) // 2]}.items():
-        path = tmp_path / f"{name}.npz"
-        path.write_bytes(content)
-        with pytest.raises(UserError, match="not a whole .npz file"):
-            load_embeddings(path)
-    single = tmp_path / "single.npz"
-    with open(single, "wb") as file:
-        np.save(file, np.ones(3))
-    with pytest.raises(UserError, match="not a whole .npz file"):
-        load_embeddings(single)
+def test_rows_are_looked_at_in_blocks_that_cover_all() -> None:
+    for shape in ((1000, 7), (3, 1 << 23), (5,), (0, 4), (4, 0)):
+        blocks = list(row_blocks(shape, 64))
+        assert [i for part in blocks for i in range(part.start, part.stop)] == list(range(shape[0]))
+    rows = np.random.default_rng(0).normal(size=(9000, 1000)).astype(np.float32)  # several blocks
+    rows[[0, 4500, 8999]] = 0
+    rows[7777, 999] = np.nan
+    assert np.flatnonzero(unusable_rows(rows)).tolist() == [0, 4500, 7777, 8999]
