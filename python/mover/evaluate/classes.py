@@ -116,7 +116,7 @@ def clusters(x: np.ndarray, group: np.ndarray) -> dict[str, Any] | None:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # rows that differ by rounding count as one
-        with threadpool_limits(1):  # the sums of several threads come in any order
+        with threadpool_limits(1, "openmp"):  # the sums of several threads come in any order
             found = [KMeans(count, n_init=STARTS, random_state=seed).fit_predict(x) for seed in SEEDS]
     scores = {
         "nmi": [float(normalized_mutual_info_score(group, labels)) for labels in found],
