@@ -21,7 +21,7 @@ from mover.data.tokenizer import Tokenizer
 from mover.errors import UserError
 from mover.evaluate.embed import EvaluationSet
 from mover.evaluate.embed_inputs import computation_of, differences, identity, inputs_of, media_states, weights_hash
-from mover.evaluate.embed_parts import Basis, Parts, sweep
+from mover.evaluate.embed_parts import Basis, OutOfDate, Parts, sweep
 from mover.evaluate.embed_stream import resumed, stream
 from mover.evaluate.embeddings import Embeddings, unusable_rows
 from mover.evaluate.embeddings_content import Content
@@ -200,7 +200,7 @@ def _up_to_date(out: Path, inputs: Mapping[str, str]) -> Written:
         raise UserError(f"{out} is there, and not a file that mover embed wrote: choose another --out, or --overwrite.")
     changed = differences(before, inputs)
     if changed:
-        raise UserError(
+        raise OutOfDate(
             f"{out} is there, made of {', '.join(changed)}: replace it with --overwrite, or choose another --out."
         )
     sweep(out)

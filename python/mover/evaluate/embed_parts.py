@@ -42,6 +42,10 @@ class Basis:
     media: Mapping[str, MediaStates]
 
 
+class OutOfDate(UserError):
+    """What is in the way was written by `mover embed`, of other clips, weights or settings."""
+
+
 class Parts:
     """The folder of one file. Use it in a `with` block: at its end, however it ends, what has come is kept.
 
@@ -86,7 +90,7 @@ class Parts:
         if (self.folder / "progress.json").exists():
             self.anew = self._recall()
             if self.anew and not overwrite:
-                raise UserError(
+                raise OutOfDate(
                     f"{self.folder} holds what is done of {self.anew}: go on with it as it was begun, start anew with "
                     "--overwrite, or choose another --out."
                 )

@@ -1,123 +1,132 @@
-"""Recall@K, median and mean rank of every direction between the modalities of a set.
+"""Recall@K, median and mean rank, MRR and mAP of every direction between the modalities of a set.
 
-Two modalities are compared by cosine. With three to eight, one of them, text where there is any, is also compared with
-all the others jointly, by the volume that the vectors span (smaller is better). Directions from text ask with every
-caption; those to text look for the best of a clip's captions.
-
-A direction is ranked over the clips that have what it needs: both modalities; or, jointly, the one and at least one of
-the others. Volumes of clips that lack different modalities cannot be compared: where one of these clips lacks any, the
-joint score of all of them is the distance of the one vector from the span of those that are there.
+Directions from text ask with every caption; those to text look for the best of a clip's captions. docs/evaluation.md
+defines every number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from mover.evaluate.directions import Direction, directions, members_present, taking_part
 from mover.evaluate.embeddings import Embeddings
-from mover.evaluate.rank import ScoreBlock, Standing, rank_best_of, rank_single
+from mover.evaluate.intervals import RESAMPLES, bootstrap, interval, means, medians, together
+from mover.evaluate.rank import Progress, Ranking, rankings
+from mover.evaluate.standing import DEPTH, Standing
 
-RECALL_AT = (1, 5, 10)
+RECALL_AT = (1, 5, 10, 50)
+AVERAGES = (*(f"R@{k}" for k in RECALL_AT), "MnR", "MRR", f"mAP@{DEPTH}")
+"""The metrics that are means over the queries."""
+METRICS = (*AVERAGES, "MdR")
+
+Metrics = dict[str, dict[str, Any]]
 
 
 def retrieval_metrics(
     embeddings: Embeddings,
     device: torch.device | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
     anchor: str | None = None,
-) -> dict[str, dict[str, float]]:
+    *,
+    every_score: bool = False,
+    dual_softmax: float | None = None,
+    resamples: int = 0,
+    seed: int = 0,
+) -> Metrics:
     """The metrics of all directions, over the clips that have what each needs.
 
     Args:
-        embeddings: what to rank.
-        device: where to compute the scores; default: the CPU.
-        progress: called with the name of a direction before it is ranked.
-        anchor: as in `directions`.
+        embeddings, device, progress, anchor, every_score, dual_softmax: as in `rankings`.
+        resamples: of the clips, for 95 % intervals; 0: no intervals.
+        seed: of the resamples.
 
     Returns:
-        per direction {"R@1", "R@5", "R@10" (percent), "MdR", "MnR" (1-based), "N" (queries), "clips"}; a direction
-        without clips is left out.
+        as `metrics_of`.
     """
-    metrics = {}
-    for direction in directions(embeddings.modalities, anchor):
-        clips = taking_part(embeddings, direction)
-        if not len(clips):
-            continue
-        if progress is not None:
-            progress(direction.name)
-        standing = rank(embeddings, direction, device or torch.device("cpu"))
-        metrics[direction.name] = {**summarise(standing), "clips": len(clips)}
+    found = rankings(
+        embeddings, device, progress, anchor, every_score=every_score, dual_softmax=dual_softmax
+    )  # fmt: skip
+    return metrics_of(found, len(embeddings.ids), resamples=resamples, seed=seed)
+
+
+def metrics_of(found: Sequence[Ranking], clips: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Metrics:
+    """The metrics of rankings.
+
+    Args:
+        found: what `rankings` returns.
+        clips: how many the set has, those that take part in no direction included.
+        resamples, seed: as in `retrieval_metrics`.
+
+    Returns:
+        per ranking {"R@1", "R@5", "R@10", "R@50" (percent), "MdR", "MnR" (ranks from 1), "MRR", "mAP@10" (percent),
+        "N" (queries), "clips", "score"}; of joint ones "gain", by how many points R@1 exceeds the best R@1 of the
+        directions that have one modality in place of several, None where those are of other clips. With resamples and
+        at least two clips "intervals": {metric: [low, high]}, of the gain, too.
+    """
+    values = {ranking.name: averaged(ranking.standing) for ranking in found}
+    metrics: Metrics = {}
+    for ranking in found:
+        averages = values[ranking.name].mean(axis=0)
+        row: dict[str, Any] = {name: round(float(v), 4) for name, v in zip(AVERAGES, averages, strict=True)}
+        row["MdR"] = float(np.median(ranking.standing.expected_rank)) + 1
+        row |= {"N": len(ranking.standing), "clips": len(ranking.clips), "score": ranking.score}
+        metrics[ranking.name] = row
+    parts = {ranking.name: _parts(ranking, found) for ranking in found if len(ranking.direction.others) > 1}
+    for name, others in parts.items():
+        best = max((metrics[other]["R@1"] for other in others), default=None)
+        metrics[name]["gain"] = None if best is None else round(metrics[name]["R@1"] - best, 4)
+    if resamples and found:
+        for name, intervals in _intervals(found, values, parts, clips, resamples, seed).items():
+            metrics[name]["intervals"] = intervals
     return metrics
 
 
-def summarise(standing: Standing) -> dict[str, float]:
-    """Recall@K in percent, median and mean rank counted from 1, and the number of queries."""
-    rank = standing.expected_rank
-    metrics = {f"R@{k}": round(100 * float(standing.recall_at(k).mean()), 4) for k in RECALL_AT}
-    return metrics | {"MdR": float(np.median(rank)) + 1, "MnR": round(float(rank.mean()) + 1, 4), "N": len(standing)}
+def averaged(standing: Standing) -> np.ndarray:
+    """Of each query what AVERAGES are the means of, float64 (Q, len(AVERAGES))."""
+    recall = [100 * standing.recall_at(k) for k in RECALL_AT]
+    rest = [standing.expected_rank + 1, 100 * standing.reciprocal_rank(), 100 * standing.precision()]
+    return np.stack([*recall, *rest], axis=1)
 
 
-def rank(embeddings: Embeddings, direction: Direction, device: torch.device) -> Standing:
-    """Rank one direction over the clips that take part in it."""
-    modalities = set(direction.query + direction.target)
-    clips = taking_part(embeddings, direction)
-    if len(clips) == 0:
-        empty = np.zeros(0, dtype=np.int64)
-        return Standing(empty, empty, empty)
-    place = np.full(len(embeddings.ids), -1, dtype=np.int64)
-    place[clips] = np.arange(len(clips))
-    sides = {m: _unit(embeddings.vectors[m][clips], device) for m in sorted(modalities - {"text"})}
-    if "text" in modalities:
-        captions = np.flatnonzero(place[embeddings.text_owner] >= 0)
-        owner = torch.from_numpy(place[embeddings.text_owner[captions]])
-        sides["text"] = _unit(embeddings.vectors["text"][captions], device)
-
-    scores = _scores(direction, sides, torch.from_numpy(members_present(embeddings, direction, clips)).to(device))
-    if direction.query == ("text",):
-        return rank_single(scores, owner, len(clips))
-    if direction.target == ("text",):
-        return rank_best_of(scores, owner, len(clips))
-    return rank_single(scores, torch.arange(len(clips)), len(clips))
+def _parts(joint: Ranking, found: Sequence[Ranking]) -> list[str]:
+    """The names of the rankings with one modality in place of a joint one's several; none where clips differ."""
+    one, query = (joint.direction.single,), joint.direction.query
+    parts = [
+        other
+        for other in found
+        if other.dual_softmax == joint.dual_softmax
+        and len(other.direction.others) == 1
+        and one == (other.direction.query if query == one else other.direction.target)
+    ]
+    return [other.name for other in parts] if all(np.array_equal(p.clips, joint.clips) for p in parts) else []
 
 
-def _scores(direction: Direction, sides: dict[str, Tensor], members: Tensor) -> ScoreBlock:
-    if len(direction.others) == 1:
-        query, target = sides[direction.query[0]], sides[direction.target[0]]
-        # Products in float64, rounded once: equal vectors get equal scores whatever the tiling of the product.
-        return lambda rows: (query[rows] @ target.T).float()
-    single, others = sides[direction.single], torch.stack([sides[m] for m in direction.others], dim=1)
-    score = "volume" if bool(members.all()) else "span"
-    if len(direction.query) == 1:
-        return lambda rows: -_volumes(single[rows], others, members, score)
-    return lambda rows: -_volumes(single, others[rows], members[rows], score).T
-
-
-def _volumes(anchor: Tensor, others: Tensor, members: Tensor, score: str) -> Tensor:
-    """Scores (n, m) of unit rows anchor (n, d) with others (m, k-1, d), of which `members` (m, k-1) are there.
-
-    NaN wherever a row that is there is NaN.
-    """
-    from mover.ops import volume_scores  # loads the C library, which cosine directions do not need
-
-    bad = (torch.isnan(others).any(2) & members).any(1)
-    lost = torch.isnan(anchor).any(1)[:, None] | bad[None, :]
-    mask = None if score == "volume" else members
-    return volume_scores(_finite(anchor), _finite(others), mask, score=score).masked_fill(lost, torch.nan)
-
-
-def _finite(rows: Tensor) -> Tensor:
-    """float32, any unit vector in place of NaN: the operators take unit rows only."""
-    stand_in = torch.zeros(rows.shape[-1], device=rows.device)
-    stand_in[0] = 1
-    return torch.where(torch.isnan(rows), stand_in, rows).float().contiguous()
-
-
-def _unit(vectors: np.ndarray, device: torch.device) -> Tensor:
-    """Rows of length 1 in float64; a row that is zero or not finite becomes NaN and so stands last."""
-    rows = torch.from_numpy(np.ascontiguousarray(vectors)).to(device, torch.float64)
-    rows = torch.where(torch.isfinite(rows).all(1, keepdim=True), rows, torch.nan)
-    return rows / rows.norm(dim=1, keepdim=True)
+def _intervals(
+    found: Sequence[Ranking],
+    values: dict[str, np.ndarray],
+    parts: dict[str, list[str]],
+    clips: int,
+    count: int,
+    seed: int,
+) -> dict[str, dict[str, list[float]]]:
+    """Of each ranking of at least two clips {metric: [low, high]}, all by the same resamples."""
+    found = [ranking for ranking in found if len(ranking.clips) > 1]
+    if not found:
+        return {}
+    averages = means([(ranking.query_clip, values[ranking.name]) for ranking in found], clips)
+    middle = [medians(ranking.query_clip, ranking.standing.expected_rank + 1) for ranking in found]
+    drawn = bootstrap(together([averages, *middle]), clips, count, seed)
+    width = len(AVERAGES)
+    recall = {ranking.name: drawn[:, i * width] for i, ranking in enumerate(found)}
+    intervals = {}
+    for i, ranking in enumerate(found):
+        columns = [*range(i * width, (i + 1) * width), len(found) * width + i]
+        named = dict(zip(METRICS, interval(drawn[:, columns]).T, strict=True))
+        if parts.get(ranking.name):
+            best = np.max([recall[other] for other in parts[ranking.name]], axis=0)
+            named["gain"] = interval((recall[ranking.name] - best)[:, None])[:, 0]
+        intervals[ranking.name] = {name: [round(float(v), 4) for v in bounds] for name, bounds in named.items()}
+    return intervals

@@ -1,41 +1,45 @@
-"""Evaluation from a checkpoint or an embeddings file to metrics.json. What `mover evaluate` does."""
+"""Evaluation from a checkpoint or an embeddings file to metrics.json. What `mover evaluate` does.
+
+Ranking a file takes neither models nor media, so what these need is imported only where a checkpoint is embedded.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mover.config import Config, DataConfig
-from mover.data.manifest import read_manifest, select_split
 from mover.errors import UserError
-from mover.evaluate.embed import EvaluationSet, embed
+from mover.evaluate.directions import directions, taking_part
 from mover.evaluate.embeddings import Embeddings
-from mover.evaluate.embeddings_file import load_embeddings, save_embeddings
-from mover.evaluate.metrics import retrieval_metrics
+from mover.evaluate.embeddings_file import load_embeddings
+from mover.evaluate.intervals import LEVEL, RESAMPLES
+from mover.evaluate.metrics import Metrics, metrics_of
+from mover.evaluate.rank import Progress, Ranking, rankings
 from mover.evaluate.results import provenance, write_metrics
-from mover.train.checkpoint import (
-    find_checkpoint,
-    load_checkpoint_config,
-    load_checkpoint_model,
-    load_checkpoint_tokenizer,
-)
 from mover.train.device import pick_device
-from mover.train.frozen import serve_frozen_towers
 
 Say = Callable[[str], None]
+
+_KEPT = ("checkpoint", "weights_sha256", "config", "manifest", "split", "missing_policy", "left_out")
+"""What is told again of the provenance that a file carries."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """metrics: direction to values. meta: where they come from. path: the metrics.json written."""
+    """metrics: name of a row to values. meta: where they come from. path: the metrics.json written.
 
-    metrics: dict[str, dict[str, float]]
+    embeddings: those that were ranked. rankings: the standing of every query.
+    """
+
+    metrics: Metrics
     meta: dict[str, Any]
     path: Path
+    embeddings: Embeddings
+    rankings: list[Ranking]
 
 
 def evaluate_checkpoint(
@@ -44,136 +48,178 @@ def evaluate_checkpoint(
     manifest: Path | None = None,
     split: str | None = None,
     missing: str | None = None,
+    unusable: str = "last",
+    dual_softmax: float | None = None,
     device: str = "auto",
     batch_size: int | None = None,
     out: Path | None = None,
     embeddings_out: Path | None = None,
     progress: bool = False,
+    ranking: Progress | None = None,
     say: Say = lambda text: None,
 ) -> Result:
     """Embed a split with the model of a checkpoint, rank, and write metrics.json.
 
+    The embeddings are kept; where they are there already, of the same weights, settings, clips and media, they are
+    ranked as they are. An interrupted call goes on where it was.
+
     Args:
         checkpoint: a checkpoint folder, `runs/NAME/checkpoints/best`.
         manifest, split, missing, batch_size: in place of those of the checkpoint's configuration.
+        unusable, dual_softmax: as in `evaluate_embeddings`.
         device: auto, cpu, cuda or cuda:N.
         out: the file to write; default: metrics.json in the folder of the run, for another split than the test
             split metrics-SPLIT.json.
-        embeddings_out: where to keep the embeddings (npz); default: nowhere.
-        progress: whether to draw a bar while media are decoded into memory.
+        embeddings_out: where to keep the embeddings; default: embeddings.npz, embeddings-SPLIT.npz, there.
+        progress: whether to draw bars while clips are read and embedded.
+        ranking: called while scores are computed.
         say: takes a line about what is going on.
 
     Raises:
+        Interrupted: Ctrl-C or SIGTERM came while clips were embedded, and what was done is kept.
         UserError: no whole checkpoint, weights that do not fit, bad data, a clip that cannot be used under "fail".
     """
-    folder = find_checkpoint(checkpoint)
-    config = load_checkpoint_config(folder)
+    from mover.evaluate.embed_checkpoint import embed_checkpoint
+    from mover.evaluate.embed_parts import OutOfDate
+    from mover.train.checkpoint import find_checkpoint, load_checkpoint_config
+
+    config = load_checkpoint_config(find_checkpoint(checkpoint))
     split = split or config.data.test_split
-    missing = missing or config.evaluate.missing
-    data_config = _data(config, manifest)
-    where = pick_device(device)
+    ending = "" if split == config.data.test_split else f"-{split}"
+    run = checkpoint.absolute().parent.parent if checkpoint.absolute().parent.name == "checkpoints" else checkpoint
+    path = embeddings_out or run / f"embeddings{ending}.npz"
 
-    tokenizer = load_checkpoint_tokenizer(folder, config)
-    vocab_size = None if tokenizer is None else tokenizer.vocab_size
-    model = load_checkpoint_model(folder, config, data_config, vocab_size).to(where)
+    def embedded(overwrite: bool) -> Embeddings:
+        return embed_checkpoint(
+            checkpoint, path, manifest=manifest, split=split, missing=missing, device=device, batch_size=batch_size,
+            overwrite=overwrite, progress=progress, say=say,
+        )  # fmt: skip
 
-    clips = select_split(read_manifest(data_config.manifest), split)
-    data = EvaluationSet(
-        clips, data_config, config.modalities, tokenizer,
-        missing=missing, progress=progress, others=config.model.others,
+    try:
+        listed = embedded(overwrite=False)
+    except OutOfDate:
+        say(f"{path} was made of other weights, settings, clips or media: embedding anew")
+        listed = embedded(overwrite=True)
+    absent = [str(m) for m in listed.provenance["absent"]]
+    anchor = config.objective.anchor if config.objective.anchor in listed.modalities or not absent else None
+    meta = {key: listed.provenance[key] for key in ("checkpoint", "manifest", "split", "left_out")}
+    return _finish(
+        listed, missing or config.evaluate.missing, unusable, pick_device(device), out or run / f"metrics{ending}.json",
+        {**meta, "embeddings": str(path)}, say, anchor, dual_softmax, ranking, absent,
     )  # fmt: skip
-    say(f"{folder}: embedding {len(clips)} clips of {data_config.manifest}, split {split}, on {where}")
-    every = list(data.datasets.values())
-    serve_frozen_towers(model, config, every, tokenizer, where, progress=progress, say=say)
-    size = batch_size or config.evaluate.batch_size
-    embeddings = embed(model, data, batch_size=size, device=where, precision=config.train.precision)
-    if embeddings_out is not None:
-        save_embeddings(embeddings, embeddings_out)
-
-    meta = {
-        "checkpoint": str(checkpoint),
-        "manifest": str(data_config.manifest),
-        "split": split,
-        "left_out": {m: dict(sorted(reasons.items())) for m, reasons in data.skipped.items()},
-    }
-    if out is None:
-        run = checkpoint.absolute().parent.parent if checkpoint.absolute().parent.name == "checkpoints" else checkpoint
-        out = run / ("metrics.json" if split == config.data.test_split else f"metrics-{split}.json")
-    for modality in data.absent:
-        say(f"no clip has {modality}: its directions are left out")
-    return _finish(embeddings, missing, where, out, meta, say, config.objective.anchor, data.absent)
 
 
 def evaluate_embeddings(
     path: Path,
     *,
     missing: str = "fail",
+    unusable: str = "fail",
     anchor: str | None = None,
+    dual_softmax: float | None = None,
     device: str = "auto",
     out: Path | None = None,
+    ranking: Progress | None = None,
     say: Say = lambda text: None,
 ) -> Result:
-    """Rank the embeddings of an npz file (see `mover.evaluate.embeddings`) and write the metrics.
+    """Rank the embeddings of a file (see `mover.evaluate.embeddings_file`) and write the metrics.
 
     Args:
         path: the file, whoever made it.
         missing: "fail": refuse clips without a modality; "drop": leave them out of every direction; "mask": use them in
             the directions for which they have what is needed.
-        anchor: the modality that the joint directions compare with all others, where there is no text; default: the
-            first.
+        unusable: rows that are zero or not finite: "fail": refuse them; "last": they rank last; "missing": they count
+            as not there, and `missing` says what becomes of their clips.
+        anchor: the modality that the joint directions compare with all others, where there is no text; default: that of
+            the run that made the file, else the first.
+        dual_softmax: a temperature, to rank by dual softmax as well.
         device: auto, cpu, cuda or cuda:N.
         out: the file to write; default: beside `path`, with the ending .metrics.json.
+        ranking: called while scores are computed.
         say: takes a line about what is going on.
 
     Raises:
-        UserError: a bad file, a clip without a modality under "fail", or an anchor that does not fit.
+        UserError: a bad file, a clip without a modality or a row that cannot be used under "fail", or an anchor that
+            does not fit.
     """
-    embeddings = load_embeddings(path)
-    if anchor is not None and "text" in embeddings.modalities:
+    listed = load_embeddings(path)
+    if anchor is not None and "text" in listed.modalities:
         raise UserError(f"{path} has text, and joint directions then compare text with all others: leave --anchor out.")
-    if missing == "fail":
-        for modality in embeddings.modalities:
-            without = embeddings.missing(modality)
-            if without:
-                raise UserError(
-                    f"{path}: {len(without)} of {len(embeddings.ids)} clips have no {modality}, first '{without[0]}': "
-                    "leave them out of every direction with --missing drop, or of those that need it with "
-                    "--missing mask."
-                )
+    told = listed.provenance.get("anchor")
+    anchor = anchor or (told if told in listed.modalities else None)
+    about = {key: listed.provenance[key] for key in _KEPT if key in listed.provenance}
+    meta = {"embeddings": str(path), **({"provenance": about} if about else {})}
     out = out or path.with_suffix(".metrics.json")
-    return _finish(embeddings, missing, pick_device(device), out, {"embeddings": str(path)}, say, anchor)
+    where = pick_device(device)
+    return _finish(listed, missing, unusable, where, out, meta, say, anchor, dual_softmax, ranking)
 
 
 def _finish(
     listed: Embeddings,
     missing: str,
+    unusable: str,
     device: torch.device,
     out: Path,
-    meta: dict[str, Any],
+    meta: Mapping[str, Any],
     say: Say,
     anchor: str | None,
+    dual_softmax: float | None,
+    progress: Progress | None,
     absent: Sequence[str] = (),
 ) -> Result:
-    """Rank what the policy leaves; `absent`: modalities of the run that are not among those listed."""
-    embeddings = listed.under(missing)
+    """Rank what the policies leave; `absent`: modalities of the run that are not among those listed."""
+    source = meta["embeddings"]
+    try:
+        embeddings = listed.under(missing, unusable)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    if missing == "fail":
+        _refuse_missing(source, embeddings)
     if not embeddings.ids:
         raise UserError(
             f"None of {len(listed.ids)} clips has all of {', '.join(listed.modalities)}: nothing is left under "
             "missing drop. Take mask, or leave a modality out of the run."
         )
-    for modality in embeddings.modalities:
-        bad = embeddings.unusable(modality)
-        if bad:
-            say(f"{len(bad)} clips have a {modality} row that is zero or not finite and ranks last, first '{bad[0]}'")
-    anchor = anchor if anchor in embeddings.modalities or not absent else None
-    metrics = retrieval_metrics(embeddings, device, anchor=anchor)
-    if not metrics:
+    _tell(listed, embeddings, unusable, anchor, say)
+    found = rankings(embeddings, device, progress, anchor, every_score=True, dual_softmax=dual_softmax)
+    if not found:
         raise UserError("No clip has two modalities: there is nothing to rank.")
-    meta = {**meta, **provenance(listed, missing, anchor)}
+    metrics = metrics_of(found, len(embeddings.ids))
+    meta = {**meta, **provenance(listed, missing, anchor, unusable)}
     meta["without"] |= dict.fromkeys(absent, len(listed.ids))
+    meta["intervals"] = {
+        "level": LEVEL, "method": "percentiles of a bootstrap over clips", "resamples": RESAMPLES, "seed": 0
+    }  # fmt: skip
+    if dual_softmax is not None:
+        meta["dual_softmax"] = {"temperature": dual_softmax, "rows": "+dsl", "uses": "all queries at once"}
     write_metrics(out, metrics, meta)
-    return Result(metrics, meta, out)
+    return Result(metrics, meta, out, embeddings, found)
 
 
-def _data(config: Config, manifest: Path | None) -> DataConfig:
-    return config.data if manifest is None else config.data.model_copy(update={"manifest": manifest})
+def _refuse_missing(source: str, embeddings: Embeddings) -> None:
+    for modality in embeddings.modalities:
+        without = embeddings.missing(modality)
+        if without:
+            raise UserError(
+                f"{source}: {len(without)} of {len(embeddings.ids)} clips have no {modality}, first '{without[0]}': "
+                "leave them out of every direction with --missing drop, or of those that need it with --missing mask."
+            )
+
+
+def _tell(listed: Embeddings, embeddings: Embeddings, unusable: str, anchor: str | None, say: Say) -> None:
+    """What a reader of the numbers has to know of the rows."""
+    for modality in listed.modalities:
+        bad = listed.unusable(modality)
+        if bad:
+            fate = "counts as not there" if unusable == "missing" else "ranks last"
+            say(f"{len(bad)} clips have a {modality} row that is zero or not finite and {fate}, first '{bad[0]}'")
+        off = embeddings.not_unit(modality)
+        if off is not None:
+            say(
+                f"{off.off} of {off.rows} {modality} rows are not of length 1 ({off.least:.3g} to {off.most:.3g}): "
+                "they are normalised"
+            )
+    empty = [d for d in directions(embeddings.modalities, anchor) if not len(taking_part(embeddings, d))]
+    if empty:
+        say(f"no clip has what {', '.join(d.name for d in empty)} need: they are left out")
+    if len(embeddings.ids) == 1:
+        say("there is one clip: every rank is the first, whatever the embeddings")

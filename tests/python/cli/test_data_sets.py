@@ -190,7 +190,7 @@ def test_a_run_needs_none_of_the_files_it_began_from(
     os.symlink(checkpoints, "checkpoints")
     metrics = run_block("clotho", STEP + TINY, capsys)
     os.unlink("checkpoints")
-    assert main(["evaluate", "--checkpoint", "runs/clotho/checkpoints/last", "--out", "again.json"]) == 0
+    assert main(["evaluate", "--checkpoint", "runs/clotho/checkpoints/last", "--json", "again.json"]) == 0
     again = json.loads(Path("again.json").read_text())
     assert [again[name]["R@1"] for name in EXPECTED["clotho"][0]] == [
         metrics[name]["R@1"] for name in EXPECTED["clotho"][0]

@@ -1,20 +1,16 @@
 """Metrics of embeddings: every direction against plain loops, missing modalities, NaN rows, ties."""
 
-import itertools
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from mover.errors import UserError
-from mover.evaluate import rank as rank_module
+from mover.evaluate import counting
 from mover.evaluate.directions import Direction, directions, headline, joint_score
 from mover.evaluate.embeddings import Embeddings
 from mover.evaluate.metrics import retrieval_metrics
-from mover.evaluate.results import COLUMNS, META, metrics_table, provenance, write_metrics
 
 NAMES = ["T2V", "V2T", "T2A", "A2T", "V2A", "A2V", "T2VA", "VA2T"]
 
@@ -168,10 +164,11 @@ def test_two_modalities_have_two_directions() -> None:
     assert list(retrieval_metrics(embeddings)) == ["V2A", "A2V"]
 
 
-def test_small_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = retrieval_metrics(make())
-    monkeypatch.setattr(rank_module, "BLOCK_ELEMENTS", 25)
-    assert retrieval_metrics(make()) == whole
+def test_small_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    embeddings = make(clips=40)
+    whole = retrieval_metrics(embeddings, every_score=True, dual_softmax=0.1)
+    monkeypatch.setattr(counting, "TILE", (7, 5))
+    assert retrieval_metrics(embeddings, every_score=True, dual_softmax=0.1) == whole
 
 
 def test_identical_clips_share_the_places() -> None:
@@ -228,33 +225,3 @@ def test_random_tie_breaking_gives_the_reported_recall() -> None:
         backward.append((wrong.sum(1) < 1).mean())
     assert got["T2V"]["R@5"] == pytest.approx(100 * np.mean(forward), abs=0.5)
     assert got["V2T"]["R@1"] == pytest.approx(100 * np.mean(backward), abs=0.5)
-
-
-def test_report(tmp_path: Path) -> None:
-    import io
-    import json
-
-    from rich.console import Console
-
-    embeddings = make()
-    metrics = retrieval_metrics(embeddings, torch.device("cpu"))
-    path = tmp_path / "new" / "metrics.json"
-    write_metrics(path, metrics, {"split": "test", **provenance(embeddings, "fail")})
-    written = json.loads(path.read_text())
-    meta = written.pop(META)
-    assert written == metrics
-    assert all(set(row) == set(COLUMNS) for row in written.values())
-    assert (meta["clips"], meta["captions"], meta["split"], meta["missing_policy"]) == (9, 18, "test", "fail")
-    assert len(meta["ids_sha256"]) == 64
-    embeddings.present["audio"][0] = False
-    dropped, masked = provenance(embeddings, "drop"), provenance(embeddings, "mask")
-    assert (dropped["listed"], dropped["clips"], dropped["captions"], dropped["joint_score"]) == (9, 8, 17, "volume")
-    assert (masked["listed"], masked["clips"], masked["captions"], masked["joint_score"]) == (9, 9, 18, "span")
-    assert dropped["without"] == masked["without"] == {"text": 0, "video": 0, "audio": 1}
-    assert masked["ids_sha256"] == meta["ids_sha256"] != dropped["ids_sha256"]
-    assert not [p for p in path.parent.iterdir() if p != path]
-
-    console = Console(file=io.StringIO(), width=100)
-    console.print(metrics_table(metrics, "title"))
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert all(word in shown for word in itertools.chain(NAMES, COLUMNS))
