@@ -20,9 +20,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mover.errors import UserError
+from mover.evaluate.embeddings import row_blocks
 from mover.evaluate.embeddings_content import Content, Rows
 
 _ROWS_AT_ONCE = 4096
+_NUMBERS = 1 << 21
+"""At most so many clips, and so many numbers of a modality, make a row group."""
 _NAMES = {"id": "ids", "label": "labels"}
 """Columns that are names, and what they are called elsewhere."""
 
@@ -89,8 +92,8 @@ def write(file: BinaryIO, content: Content) -> None:
     first = np.concatenate([[0], np.cumsum(np.bincount(content.text_owner, minlength=len(content.ids)))])
     options: dict[str, Any] = {"compression": "NONE", "use_dictionary": False, "write_statistics": False}
     with parquet.ParquetWriter(file, schema, **options) as writer:
-        for start in range(0, len(content.ids), _ROWS_AT_ONCE):
-            part = slice(start, min(start + _ROWS_AT_ONCE, len(content.ids)))
+        widest = max(rows.shape[1] for rows in content.rows.values())
+        for part in row_blocks((len(content.ids), max(widest, _NUMBERS // _ROWS_AT_ONCE)), _NUMBERS):
             columns = [arrow.array(list(content.ids[part]), arrow.string())]
             for modality, rows in content.rows.items():
                 there = content.present[modality][part]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,25 @@ def test_rows_on_disk_are_written_as_those_in_memory(tmp_path: Path, suffix: str
     assert (tmp_path / f"disk{suffix}").read_bytes() == (tmp_path / f"memory{suffix}").read_bytes()
     with pytest.raises(EOFError, match="shorter"):
         DiskRows(tmp_path / "text", 6, 4)[0:6]
+
+
+@every_format
+def test_rows_on_disk_stay_there(tmp_path: Path, suffix: str) -> None:
+    """2 x 32 MB are written with a few blocks in memory."""
+    rows = {m: DiskRows(tmp_path / m, 1000, 8000) for m in ("video", "audio")}
+    for array in rows.values():
+        array.path.touch()
+        os.truncate(array.path, array.nbytes)
+    present = {m: np.ones(1000, bool) for m in rows}
+    content = Content([str(i) for i in range(1000)], rows, np.zeros(0, np.int64), present, None, {})
+    write_content(content, tmp_path / f"first{suffix}")  # what is imported for it does not count
+    tracemalloc.start()
+    try:
+        write_content(content, tmp_path / f"e{suffix}")
+        assert tracemalloc.get_traced_memory()[1] < 40e6
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / f"e{suffix}").stat().st_size > 64e6
 
 
 @every_format
