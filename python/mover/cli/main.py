@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "train a model",
     "embed": "the embeddings of a split, by a checkpoint, in a file",
     "evaluate": "Recall@K of a checkpoint or of an embeddings file",
+    "compare": "several systems on the same clips, with intervals of their differences",
     "analyze": "how an embedding space is laid out: classes, modalities, t-SNE",
     "weights": "say what a file or folder of weights is, and whether it loads into a tower",
 }
