@@ -173,7 +173,7 @@ def _finish(
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     if missing == "fail":
-        _refuse_missing(source, embeddings)
+        refuse_missing(source, embeddings)
     if not embeddings.ids:
         raise UserError(
             f"None of {len(listed.ids)} clips has all of {', '.join(listed.modalities)}: nothing is left under "
@@ -195,7 +195,8 @@ def _finish(
     return Result(metrics, meta, out, embeddings, found)
 
 
-def _refuse_missing(source: str, embeddings: Embeddings) -> None:
+def refuse_missing(source: str, embeddings: Embeddings) -> None:
+    """Raises UserError where a clip lacks a modality; `source` is what the embeddings came from."""
     for modality in embeddings.modalities:
         without = embeddings.missing(modality)
         if without:
