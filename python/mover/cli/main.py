@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate": "Recall@K of a checkpoint or of an embeddings file",
     "compare": "several systems on the same clips, with intervals of their differences",
     "analyze": "how an embedding space is laid out: classes, modalities, t-SNE",
+    "report": "one HTML page of a run: numbers, curves, plans, what retrieval finds",
     "weights": "say what a file or folder of weights is, and whether it loads into a tower",
 }
 _MODULES = {"import": "mover.cli.import_data"}
