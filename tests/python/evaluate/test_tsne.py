@@ -88,6 +88,10 @@ def test_few_and_equal_rows() -> None:
     for rows in two.vectors.values():
         rows[:] = 1
     assert np.array_equal(project(two).points, np.zeros((4, 2)))
+    copies = clustered((20, 20))
+    for rows in copies.vectors.values():
+        rows[:20], rows[20:] = rows[0], rows[20]
+    assert np.isfinite(project(copies).points).all()
     none = clustered((4,))
     for rows in none.vectors.values():
         rows[:] = 0
