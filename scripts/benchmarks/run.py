@@ -18,6 +18,7 @@ BENCHMARKS = (
     "contrast",
     "triples",
     "ranking",
+    "evaluation",
     "memory",
     "threads",
     "manifests",

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts" / "benchmarks"))
 
 import contrast  # noqa: E402
+import evaluation  # noqa: E402
 import frozen  # noqa: E402
 import gradients  # noqa: E402
 import manifests  # noqa: E402
@@ -47,6 +48,9 @@ def _tiny(monkeypatch):
     for module, sizes in ((transport, (12,)), (gradients, (12,)), (contrast, (12,)), (triples, (12,)), (memory, (12,))):
         monkeypatch.setattr(module, "QUICK", sizes)
     monkeypatch.setattr(ranking, "QUICK", (70,))
+    monkeypatch.setattr(evaluation, "QUICK", (70,))
+    monkeypatch.setattr(evaluation, "QUICK_FILE", 20)
+    monkeypatch.setattr(evaluation, "RUNS", 1)
     monkeypatch.setattr(manifests, "QUICK", (8, 12))
     monkeypatch.setattr(media, "QUICK", {"seconds": 1, "clips": 4, "rows": 3, "steps": 1, "step_ms": (1,)})
     monkeypatch.setattr(media, "RUNS", 1)

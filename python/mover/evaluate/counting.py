@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mover.evaluate.scores import CosineScores, NearCosines, Scores
+from mover.evaluate.scores import CosineScores, NearCosines, Scores, Space
 from mover.evaluate.standing import DEPTH, Standing, average_precision
 
 TILE = (1024, 2048)
@@ -101,6 +101,7 @@ class _Tally:
         self.column_better, self.column_tied = (torch.zeros_like(self._levels, dtype=torch.int64) for _ in range(2))
         self.seen = torch.full_like(right, torch.nan)
         self._near = NearCosines(scores) if isinstance(scores, CosineScores) and NearCosines.hold(scores) else None
+        self._flags, self._apart = Space(), Space()
         self._exact_tiles = self._near_tiles = 0
         for rows, columns in tiles(scores.shape, scores.device):
             self._count(rows, columns)
@@ -126,7 +127,7 @@ class _Tally:
         own, at = self._right_pairs(rows, columns)
         self.seen[rows.start + own] = tile[own, at]
         tile[own, at] = -torch.inf
-        flags = torch.empty_like(tile)
+        flags = self._flags.take(tile.shape, tile)
         limit = self._right[rows, None]
         self.row_better[rows] += torch.gt(tile, limit, out=flags).sum(1).long()
         self.row_tied[rows] += torch.eq(tile, limit, out=flags).sum(1).long()
@@ -140,7 +141,7 @@ class _Tally:
         own, at = self._right_pairs(rows, columns)
         tile[own, at] = -torch.inf
         limits = [self._right[rows, None], *self._levels[:, None, columns]]
-        flags, apart = torch.empty_like(tile), torch.empty_like(tile)
+        flags, apart = self._flags.take(tile.shape, tile), self._apart.take(tile.shape, tile)
         clear, unclear, budget = [], [], tile.numel() // _REFINED
         for index, limit in enumerate(limits):
             torch.sub(tile, limit.float(), out=apart)

@@ -11,6 +11,7 @@ better. Every score is the same number whatever the tiles and the threads, so eq
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -21,10 +22,25 @@ GRID = 2.0**26
 LEAST = 32
 LOWEST_TEMPERATURE = 0.003
 """Below it, exponentials of cosines leave the range of float64."""
-_ROWS_AT_ONCE = 1 << 13
+_ROWS_AT_ONCE = 1 << 10
+"""Few enough for a cache."""
 _DIAGONAL = 64
 """Columns of the tiles from which the scores of right pairs are first taken."""
 _KEPT_BITS = 2.0**27 + 1
+
+
+class Space:
+    """Memory that is taken once and used again: new pages for every tile would cost a good part of the time."""
+
+    def __init__(self) -> None:
+        self._held: Tensor | None = None
+
+    def take(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """A tensor whose content is not defined, and which is lost when the next one is taken."""
+        size = shape[0] * shape[1]
+        if self._held is None or self._held.numel() < size or self._held.dtype != like.dtype:
+            self._held = torch.empty(size, dtype=like.dtype, device=like.device)
+        return self._held[:size].view(shape)
 
 
 class Scores(Protocol):
@@ -34,7 +50,7 @@ class Scores(Protocol):
     device: torch.device
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
-        """The scores of some rows with some columns; the caller may write into them."""
+        """The scores of some rows with some columns. The caller may write into them; the next tile may, too."""
         ...
 
     def right(self, column: Tensor) -> Tensor:
@@ -51,9 +67,10 @@ class CosineScores:
     def __init__(self, rows: Tensor, columns: Tensor) -> None:
         self.rows, self.columns = rows, columns
         self.shape, self.device = (len(rows), len(columns)), rows.device
+        self._space = Space()
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
-        return self.rows[rows] @ self.columns[columns].T
+        return _product(self.rows[rows], self.columns[columns], self._space)
 
     def rows_at(self, places: Tensor) -> CosineScores:
         """The scores of some rows."""
@@ -89,6 +106,7 @@ class NearCosines:
         self.exact = exact
         self._rows, self._columns = exact.rows.float(), exact.columns.float()
         d = self._rows.shape[1]
+        self._space = Space()
         self.slack = 1.01 * (d + 8) * 2.0**-24
 
     @staticmethod
@@ -98,7 +116,7 @@ class NearCosines:
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
         with torch.autocast("cpu", enabled=False):
-            return self._rows[rows] @ self._columns[columns].T
+            return _product(self._rows[rows], self._columns[columns], self._space)
 
 
 class JointScores:
@@ -142,7 +160,7 @@ class JointScores:
         groups, members = self._groups[columns], None if self._members is None else self._members[columns]
         count = len(rows), len(groups)
         members = None if members is None else _whole(members)
-        return volume_scores(_whole(rows), _whole(groups), members, score=self._score)[: count[0], : count[1]].neg()
+        return volume_scores(_whole(rows), _whole(groups), members, score=self._score).neg_()[: count[0], : count[1]]
 
 
 class DualSoftmax:
@@ -186,16 +204,20 @@ def unit_rows(vectors: np.ndarray, device: torch.device) -> Tensor:
     unit = torch.empty(vectors.shape, dtype=torch.float64, device=device)
     for start in range(0, len(vectors), _ROWS_AT_ONCE):
         some = slice(start, start + _ROWS_AT_ONCE)
-        rows = torch.from_numpy(np.ascontiguousarray(vectors[some])).to(device, torch.float64)
-        rows = torch.where(torch.isfinite(rows).all(1, keepdim=True), rows, torch.nan)
-        rows = rows / rows.abs().amax(1, keepdim=True)  # squares of large and of small numbers stay in range
-        unit[some] = rows / rows.norm(dim=1, keepdim=True)
-    return on_grid(unit)
+        rows = unit[some]
+        rows.copy_(torch.from_numpy(np.ascontiguousarray(vectors[some])))
+        rows.div_(rows.abs().amax(1, keepdim=True))  # squares of large and of small numbers stay in range
+        on_grid(rows.div_(rows.norm(dim=1, keepdim=True)))
+    return unit
 
 
 def on_grid(rows: Tensor) -> Tensor:
     """Rows of length 1 or less rounded to multiples of 1 / GRID, in place."""
     return rows.mul_(GRID).round_().div_(GRID)
+
+
+def _product(rows: Tensor, columns: Tensor, space: Space) -> Tensor:
+    return torch.mm(rows, columns.T, out=space.take((len(rows), len(columns)), rows))
 
 
 def _whole(rows: Tensor) -> Tensor:
