@@ -75,8 +75,9 @@ class EvaluationSet:
 
     def rows(self, modality: str) -> int:
         """Rows of a modality: C captions, or N clips, whether or not they have it."""
-        return len(self.owner()) if modality == "text" else len(self.clips)
+        return len(self.owner) if modality == "text" else len(self.clips)
 
+    @functools.cached_property
     def owner(self) -> np.ndarray:
         """int64 (C,): the position among `clips` of each caption's clip; empty without text."""
         if "text" not in self.datasets:
@@ -125,7 +126,7 @@ def embed(
         for modality, found in vectors.items():
             for piece in pieces(model, data, modality, batch_size=batch_size, device=device):
                 found[piece.places] = piece.rows
-    return Embeddings([clip.id for clip in data.clips], vectors, data.owner(), data.present(), data.labels())
+    return Embeddings([clip.id for clip in data.clips], vectors, data.owner, data.present(), data.labels())
 
 
 @contextmanager

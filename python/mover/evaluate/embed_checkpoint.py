@@ -209,7 +209,7 @@ def _up_to_date(out: Path, inputs: Mapping[str, str]) -> Written:
 
 
 def _put_together(out: Path, job: _Job, data: EvaluationSet, parts: Parts, inputs: Mapping[str, str]) -> Written:
-    rows, owner = parts.rows(), data.owner()
+    rows, owner = parts.rows(), data.owner
     left_out = parts.left_out()
     present = {m: _present(data, m, owner, left_out.get(m, {})) for m in rows}
     ids = [clip.id for clip in data.clips]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from mover.data.tokenizer import Tokenizer
 from mover.train.checkpoint import ARCHITECTURE, MODEL
 
 NAMES = {
-    "mover": "another version of mover",
+    "mover": "another version of mover's code",
     "weights": "other weights",
     "settings": "other settings of the model or of reading media",
     "tokenizer": "another tokenizer",
@@ -75,6 +76,14 @@ def weights_hash(folder: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def code_hash(package: Path = Path(mover.__file__).parent) -> str:
+    """Of the modules that read clips and embed them: an edit may change rows without a new version."""
+    digest = hashlib.sha256()
+    for path in sorted((*package.glob("data/*.py"), *package.glob("models/*.py"), package / "evaluate" / "embed.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def identity(folder: Path) -> tuple[int, ...]:
     """What tells whether the weights of a checkpoint are still the same file."""
     state = os.stat(folder / MODEL)
@@ -110,7 +119,7 @@ def inputs_of(
     }
     below = os.path.join(os.path.abspath(data.manifest.parent), "")
     return {
-        "mover": mover.__version__,
+        "mover": f"{mover.__version__} {code_hash()}",
         "weights": weights,
         "settings": _digest(settings),
         "tokenizer": "" if tokenizer is None else tokenizer.fingerprint(),
@@ -128,6 +137,7 @@ def computation_of(config: Config, device: torch.device, batch_size: int) -> dic
         "device": device.type,
         "feature_cache": config.data.cache == "features",
         "torch": str(torch.__version__),
+        "transformers": version("transformers"),
         "decoder": f"PyAV {av.__version__}",
     }
 

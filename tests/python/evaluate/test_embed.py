@@ -14,16 +14,18 @@ import numpy as np
 import pytest
 import torch
 
+import mover
 from cases.untrained import FEATURES, feature_clips, untrained
 from mover.configs import load_config
 from mover.data.dataset import ClipDataset
 from mover.data.manifest import Clip, Reference, read_manifest, select_split, write_manifest
 from mover.data.synthetic import generate
 from mover.errors import UserError
-from mover.evaluate import embed_parts
+from mover.evaluate import embed_inputs, embed_parts
 from mover.evaluate.embed import EvaluationSet, embed
 from mover.evaluate.embed_checkpoint import embed_checkpoint, embed_to_file
-from mover.evaluate.embed_parts import Parts
+from mover.evaluate.embed_inputs import code_hash
+from mover.evaluate.embed_parts import OutOfDate, Parts
 from mover.evaluate.embed_stream import Interrupted
 from mover.evaluate.embeddings import Embeddings
 from mover.evaluate.embeddings_file import FORMATS, load_embeddings
@@ -379,6 +381,20 @@ def test_a_copy_of_the_data_gives_the_same(checkpoint: Path, clips: Path, tmp_pa
     assert not embed_to_file(checkpoint, out, manifest=tmp_path / "copy" / "manifest.jsonl").fresh
 
 
+def test_edited_code_makes_another_file(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = Path(mover.__file__).parent
+    shutil.copytree(package, tmp_path / "mover", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    assert code_hash(tmp_path / "mover") == code_hash()
+    with open(tmp_path / "mover" / "models" / "heads.py", "a") as file:
+        file.write("\n")
+    edited = code_hash(tmp_path / "mover")
+    assert edited != code_hash()
+    embed_to_file(checkpoint, tmp_path / "e.npz")
+    monkeypatch.setattr(embed_inputs, "code_hash", lambda: edited)
+    with pytest.raises(OutOfDate, match="made of another version of mover's code"):
+        embed_to_file(checkpoint, tmp_path / "e.npz")
+
+
 def test_files_of_others_are_not_replaced(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "e.npz"
     np.savez(out, ids=np.arange(2), video=np.ones((2, 3)), audio=np.ones((2, 3)))
@@ -488,6 +504,39 @@ def test_files_repaired_before_they_were_read_do_not_stop_a_run(
         UserError, match="f.npz.part holds what is done of a file made of depth files that have changed"
     ):
         embed_to_file(checkpoint, out, manifest=manifest, batch_size=5)
+
+
+def test_rows_of_a_clip_that_is_damaged_after_a_kill_are_gone(
+    checkpoint: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row was on disk, and no record told of it."""
+    listed = read_manifest(clips)[:12]
+    rows = np.load(clips.parent / "depth.npy")
+    for i, clip in enumerate(listed):
+        np.save(tmp_path / f"{i}.npy", rows[i])
+        listed[i] = replace(clip, others={**clip.others, "depth": Reference(tmp_path / f"{i}.npy")})
+    manifest, out, real = tmp_path / "manifest.jsonl", tmp_path / "e.npz", Parts.put
+    write_manifest(manifest, listed)
+    options: dict[str, Any] = {"manifest": manifest, "missing": "drop", "batch_size": 4}
+
+    def put(parts: Parts, modality: str, piece: Any) -> None:
+        real(parts, modality, piece)
+        if modality == "depth" and piece.step == 0:
+            parts.flush()
+        if modality == "depth" and piece.step == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Parts, "put", put)
+        assert killed(lambda: embed_to_file(checkpoint, out, **options), 1 << 30, ())
+    assert np.fromfile(tmp_path / "e.npz.part" / "depth.f32", np.float32).reshape(12, 16).any(1).sum() == 8
+    (tmp_path / "6.npy").write_bytes(b"damaged")
+    said: list[str] = []
+    embed_to_file(checkpoint, out, say=said.append, **options)
+    assert "depth 4 of 12" in said[1]
+    embed_to_file(checkpoint, tmp_path / "whole.npz", **options)
+    assert out.read_bytes() == (tmp_path / "whole.npz").read_bytes()
+    assert load_embeddings(out).missing("depth") == ["clip 6"]
 
 
 def test_a_modality_that_no_clip_has(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
