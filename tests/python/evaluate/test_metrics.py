@@ -5,12 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from mover.errors import UserError
 from mover.evaluate import counting
 from mover.evaluate.directions import Direction, directions, headline, joint_score
 from mover.evaluate.embeddings import Embeddings
+from mover.evaluate.intervals import resamples
 from mover.evaluate.metrics import retrieval_metrics
+from mover.evaluate.rank import rankings
 
 NAMES = ["T2V", "V2T", "T2A", "A2T", "V2A", "A2V", "T2VA", "VA2T"]
 
@@ -205,23 +208,142 @@ def test_unusable_rows_rank_last_and_disturb_no_other(value: float) -> None:
     assert metrics["T2A"]["R@1"] == 100
 
 
-def test_random_tie_breaking_gives_the_reported_recall() -> None:
-    """Cosines that tie in bulk: noise far below their spacing breaks the ties; its mean is what we report."""
+def dense_cosines(e: Embeddings) -> np.ndarray:
+    """(captions, clips): the whole matrix of the cosines of text and video."""
+    text, video = (e.vectors[m].astype(np.float64) for m in ("text", "video"))
+    return (text / np.linalg.norm(text, axis=1)[:, None]) @ (video / np.linalg.norm(video, axis=1)[:, None]).T
+
+
+def test_every_metric_of_random_ties_is_the_mean_over_orders() -> None:
+    """Cosines that tie in bulk: noise far below their spacing breaks the ties; means over it are what is reported."""
     random = np.random.default_rng(3)
     clips, corners = 12, np.eye(4, dtype=np.float32)
     owner = np.repeat(np.arange(clips), 2)
     vectors = {"text": corners[random.integers(0, 4, 24)], "video": corners[random.integers(0, 4, clips)]}
     present = {m: np.ones(clips, dtype=bool) for m in vectors}
     got = retrieval_metrics(Embeddings([str(i) for i in range(clips)], vectors, owner, present))
-    cosine = vectors["text"] @ vectors["video"].T
-    forward, backward = [], []
-    for _ in range(4000):
+    cosine = dense_cosines(Embeddings([], vectors, owner, present))
+    drawn: dict[str, list[list[float]]] = {"T2V": [], "V2T": []}
+    for _ in range(1500):
         noisy = cosine + 1e-3 * random.random(cosine.shape)
         right = noisy[np.arange(24), owner]
-        forward.append(((noisy > right[:, None]).sum(1) < 5).mean())
-        back = noisy.T
-        best = np.where(owner[None] == np.arange(clips)[:, None], back, -9).max(1)
-        wrong = (back > best[:, None]) & (owner[None] != np.arange(clips)[:, None])
-        backward.append((wrong.sum(1) < 1).mean())
-    assert got["T2V"]["R@5"] == pytest.approx(100 * np.mean(forward), abs=0.5)
-    assert got["V2T"]["R@1"] == pytest.approx(100 * np.mean(backward), abs=0.5)
+        ranks = [[int((noisy[c] > right[c]).sum())] for c in range(24)]
+        drawn["T2V"].append(of_places(ranks))
+        ranks = []
+        for j in range(clips):
+            order = np.argsort(-noisy[:, j])
+            ranks.append(list(np.flatnonzero(owner[order] == j)))
+        drawn["V2T"].append(of_places(ranks))
+    for name, values in drawn.items():
+        mean, error = np.mean(values, axis=0), np.std(values, axis=0) / np.sqrt(len(values))
+        row = [got[name][column] for column in ("R@1", "R@5", "MnR", "MRR", "mAP@10")]
+        assert row == pytest.approx(mean, abs=5 * error.max() + 1e-3), name
+
+
+def of_places(places: list[list[int]]) -> list[float]:
+    """R@1, R@5, MnR, MRR, mAP@10 of queries whose right answers stand at these 0-based places."""
+    first = np.array([p[0] for p in places])
+    precision = [sum((i + 1) / (p + 1) for i, p in enumerate(q) if p < 10) / min(len(q), 10) for q in places]
+    return [100 * (first < 1).mean(), 100 * (first < 5).mean(), first.mean() + 1, 100 * (1 / (first + 1)).mean(),
+            100 * np.mean(precision)]  # fmt: skip
+
+
+def test_against_torchmetrics_and_scikit_learn() -> None:
+    """Where no two scores tie, these define the same numbers; torchmetrics does for scores above 0."""
+    from sklearn.metrics import average_precision_score, label_ranking_average_precision_score, top_k_accuracy_score
+    from torchmetrics.functional.retrieval import (
+        retrieval_average_precision,
+        retrieval_hit_rate,
+        retrieval_reciprocal_rank,
+    )
+
+    embeddings = make(clips=40, noise=1.2)
+    table, owner = dense_cosines(embeddings), embeddings.text_owner
+    got = retrieval_metrics(embeddings)
+    mine = owner[:, None] == np.arange(40)
+    single = got["T2V"]
+    for k in (1, 5, 10):
+        assert single[f"R@{k}"] == pytest.approx(100 * top_k_accuracy_score(owner, table, k=k), abs=1e-3)
+    assert single["MRR"] == pytest.approx(100 * label_ranking_average_precision_score(mine, table), abs=1e-3)
+    pairs = [(torch.from_numpy(2 + s), torch.from_numpy(m)) for s, m in zip(table, mine, strict=True)]
+    best = [float(retrieval_average_precision(s, m, top_k=10)) for s, m in pairs]
+    assert single["mAP@10"] == pytest.approx(100 * np.mean(best), abs=1e-3)
+
+    several = got["V2T"]  # the first of a clip's captions, the others taken away before it is looked for
+    for k in (1, 5, 10, 50):
+        hits = [float(retrieval_hit_rate(*without_later(table[:, j], mine[:, j]), top_k=k)) for j in range(40)]
+        assert several[f"R@{k}"] == pytest.approx(100 * np.mean(hits), abs=1e-3)
+    first = [float(retrieval_reciprocal_rank(*without_later(table[:, j], mine[:, j]))) for j in range(40)]
+    assert several["MRR"] == pytest.approx(100 * np.mean(first), abs=1e-3)
+
+    few = make(clips=5, noise=1.2)  # nine captions: average precision at 10 looks at all of them
+    table, mine = dense_cosines(few), few.text_owner[:, None] == np.arange(5)
+    whole = [average_precision_score(mine[:, j], table[:, j]) for j in range(5)]
+    torchs = [float(retrieval_average_precision(torch.from_numpy(2 + table[:, j]), torch.from_numpy(mine[:, j])))
+              for j in range(5)]  # fmt: skip
+    assert retrieval_metrics(few)["V2T"]["mAP@10"] == pytest.approx(100 * np.mean(whole), abs=1e-3)
+    assert np.mean(torchs) == pytest.approx(np.mean(whole))
+
+
+def without_later(scores: np.ndarray, mine: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Without the right answers but the best one, which count neither for nor against it."""
+    kept = ~mine
+    kept[np.flatnonzero(mine)[scores[mine].argmax()]] = True
+    return torch.from_numpy(2 + scores[kept]), torch.from_numpy(mine[kept])
+
+
+def test_the_gain_of_joint_directions_with_its_interval() -> None:
+    embeddings = make(clips=60, noise=1.5)
+    metrics = retrieval_metrics(embeddings, every_score=True, dual_softmax=0.1, resamples=300, seed=1)
+    assert {name for name, row in metrics.items() if "gain" in row} == {n for n in metrics if "VA" in n}
+    for name in ("T2VA", "VA2T", "T2VA span", "VA2T cosine", "T2VA +dsl", "VA2T span +dsl"):
+        soft = " +dsl" if "+dsl" in name else ""
+        singles = [f"{s}{soft}" for s in (("T2V", "T2A") if name.startswith("T") else ("V2T", "A2T"))]
+        best = max(metrics[single]["R@1"] for single in singles)
+        assert metrics[name]["gain"] == pytest.approx(metrics[name]["R@1"] - best, abs=1e-3)
+    assert metrics["T2VA +dsl"]["score"] == "volume"
+
+    # the same resamples, drawn and ranked one by one
+    found = {ranking.name: ranking for ranking in rankings(embeddings)}
+    gains = []
+    for weights in resamples(60, 300, seed=1):
+        for row in weights:
+            recall = {}
+            for name in ("T2V", "T2A", "T2VA"):
+                times = row[found[name].query_clip]
+                recall[name] = 100 * np.repeat(found[name].standing.recall_at(1), times).mean()
+            gains.append(recall["T2VA"] - max(recall["T2V"], recall["T2A"]))
+    assert metrics["T2VA"]["intervals"]["gain"] == pytest.approx(np.percentile(gains, [2.5, 97.5]), abs=1e-3)
+    low, high = metrics["T2VA"]["intervals"]["R@1"]
+    assert low < metrics["T2VA"]["R@1"] < high
+
+    embeddings.present["audio"][0] = False  # the joint directions rank clip 0, those of the audio do not
+    masked = retrieval_metrics(embeddings, resamples=20)
+    assert masked["T2VA"]["gain"] is masked["VA2T"]["gain"] is None and "gain" not in masked["T2VA"]["intervals"]
+    assert masked["T2A"]["clips"] == 59 and "R@1" in masked["T2A"]["intervals"]
+
+
+def test_few_candidates_and_one_clip() -> None:
+    one = make(clips=1)
+    metrics = retrieval_metrics(one, every_score=True, resamples=50)
+    assert all(row[f"R@{k}"] == 100 for row in metrics.values() for k in (1, 5, 10, 50))
+    assert not any("intervals" in row for row in metrics.values())
+    few = retrieval_metrics(make(clips=4, noise=5.0))
+    assert all(row["R@10"] == row["R@50"] == 100 for row in few.values())
+
+
+def test_any_float_type_and_length_of_rows() -> None:
+    embeddings = make(clips=20)
+    expected = retrieval_metrics(embeddings)
+    found = []
+    for dtype in (np.float16, np.float32, np.float64):
+        small = Embeddings(
+            embeddings.ids, {m: v.astype(np.float16).astype(dtype) for m, v in embeddings.vectors.items()},
+            embeddings.text_owner, embeddings.present,
+        )  # fmt: skip
+        found.append(retrieval_metrics(small))
+    assert found[0] == found[1] == found[2]
+    for scale in (1e-150, 2.0, 1e150):
+        large = {m: v.astype(np.float64) * scale for m, v in embeddings.vectors.items()}
+        scaled = Embeddings(embeddings.ids, large, embeddings.text_owner, embeddings.present)
+        assert retrieval_metrics(scaled) == expected
