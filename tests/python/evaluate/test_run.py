@@ -229,3 +229,122 @@ def test_a_checkpoint_of_another_model(checkpoint: Path, tmp_path: Path) -> None
     with pytest.raises(UserError, match="cut short"):
         evaluate_checkpoint(folder)
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_embeddings_are_kept_used_again_and_replaced_when_out_of_date(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "checkpoints" / "best"
+    folder.mkdir(parents=True)
+    for path in checkpoint.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    said: list[str] = []
+    first = evaluate_checkpoint(folder, say=said.append)
+    kept = tmp_path / "run" / "embeddings.npz"
+    before = kept.stat().st_mtime_ns
+    assert first.meta["embeddings"] == str(kept) and any("embedding 6 clips" in line for line in said)
+    said.clear()
+    again = evaluate_checkpoint(folder, say=said.append)
+    assert again.metrics == first.metrics and kept.stat().st_mtime_ns == before
+    assert not any("embedding" in line for line in said)
+
+    config = load_config(folder / CONFIG)
+    torch.manual_seed(7)
+    model = MoverModel(config.model, config.data, config.modalities, Tokenizer.for_data(config.data).vocab_size)
+    save_checkpoint(folder, model=model, objective=nn.Linear(1, 1), state={}, config=config,
+                    tokenizer=Tokenizer.for_data(config.data))  # fmt: skip
+    other = evaluate_checkpoint(folder, say=said.append)
+    assert any(line.startswith(f"{kept} was made of other weights") for line in said)
+    rows = [load_embeddings(kept).vectors["video"], first.embeddings.vectors["video"]]
+    assert not np.allclose(*rows) and np.array_equal(rows[0], other.embeddings.vectors["video"])
+
+    foreign = tmp_path / "foreign.npz"
+    np.savez(foreign, ids=np.arange(2), video=np.eye(2), audio=np.eye(2))
+    with pytest.raises(UserError, match="not a file that mover embed wrote"):
+        evaluate_checkpoint(folder, embeddings_out=foreign)
+    assert np.load(foreign)["video"].shape == (2, 2)
+
+
+def arrays(clips: int = 6, d: int = 4) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(1)
+    rows = {m: random.normal(size=(clips, d)) for m in ("text", "video", "audio")}
+    unit = {m: (v / np.linalg.norm(v, axis=1, keepdims=True)).astype(np.float32) for m, v in rows.items()}
+    return {"ids": np.array([f"c{i}" for i in range(clips)]), **unit}
+
+
+def test_rows_that_cannot_be_used_go_by_a_named_policy(tmp_path: Path) -> None:
+    path, given = tmp_path / "e.npz", arrays()
+    given["video"][2], given["text"][4, 1] = 0, np.nan
+    np.savez(path, **given)
+    with pytest.raises(UserError, match=r"e\.npz: .*1 of 6 text rows, 1 of 6 video rows"):
+        evaluate_embeddings(path)
+    said: list[str] = []
+    last = evaluate_embeddings(path, unusable="last", say=said.append)
+    assert said == [
+        "1 clips have a text row that is zero or not finite and ranks last, first 'c4'",
+        "1 clips have a video row that is zero or not finite and ranks last, first 'c2'",
+    ]
+    assert last.meta["unusable_policy"] == "last" and last.meta["unusable_rows"] == {"text": 1, "video": 1, "audio": 0}
+    assert {row["clips"] for row in last.metrics.values()} == {6}
+    standing = last.rankings[0].standing
+    assert standing.better.tolist()[2] == standing.better.tolist()[4] == 5
+    with pytest.raises(UserError, match="1 of 6 clips have no text"):
+        evaluate_embeddings(path, unusable="missing")
+    masked = evaluate_embeddings(path, unusable="missing", missing="mask")
+    assert (masked.metrics["T2V"]["clips"], masked.metrics["V2A"]["clips"], masked.meta["clips"]) == (4, 5, 6)
+    dropped = evaluate_embeddings(path, unusable="missing", missing="drop", say=said.append)
+    assert {row["clips"] for row in dropped.metrics.values()} == {4} == {dropped.meta["clips"]}
+    assert said[-1].endswith("and counts as not there, first 'c2'")
+
+
+def test_what_a_reader_has_to_know_is_said(tmp_path: Path) -> None:
+    path, given = tmp_path / "e.npz", arrays()
+    plain = evaluate_embeddings_of(path, given)[0].metrics
+    given["video"] *= np.arange(1, 7, dtype=np.float32)[:, None]
+    result, said = evaluate_embeddings_of(path, given)
+    assert said == ["5 of 6 video rows are not of length 1 (1 to 6): they are normalised"]
+    assert result.metrics == plain
+    given["audio_present"] = np.zeros(6, dtype=bool)
+    result, said = evaluate_embeddings_of(path, given, missing="mask")
+    assert said[-1] == "no clip has what T2A, A2T, V2A, A2V need: they are left out"
+    assert [name for name in result.metrics if " " not in name] == ["T2V", "V2T", "T2VA", "VA2T"]
+    with pytest.raises(UserError, match="None of 6 clips has all of text, video, audio"):
+        evaluate_embeddings(path, missing="drop")
+    _, said = evaluate_embeddings_of(path, arrays(clips=1))
+    assert said == ["there is one clip: every rank is the first, whatever the embeddings"]
+
+
+def evaluate_embeddings_of(path: Path, given: dict[str, np.ndarray], **options: Any) -> tuple[Any, list[str]]:
+    said: list[str] = []
+    np.savez(path, **given)
+    return evaluate_embeddings(path, say=said.append, **options), said
+
+
+def test_dual_softmax_is_labelled(tmp_path: Path) -> None:
+    result, _ = evaluate_embeddings_of(tmp_path / "e.npz", arrays(), dual_softmax=0.05)
+    plain, _ = evaluate_embeddings_of(tmp_path / "e.npz", arrays())
+    assert result.meta["dual_softmax"] == {"temperature": 0.05, "rows": "+dsl", "uses": "all queries at once"}
+    assert [name for name in result.metrics if "+dsl" in name] == [f"{name} +dsl" for name in plain.metrics]
+    assert {name: row for name, row in result.metrics.items() if "+dsl" not in name} == plain.metrics
+    assert "dual_softmax" not in plain.meta
+
+
+def test_a_file_tells_where_it_comes_from(checkpoint: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "e.npz"
+    first = evaluate_checkpoint(checkpoint, out=tmp_path / "m.json", embeddings_out=kept)
+    told = evaluate_embeddings(kept).meta["provenance"]
+    assert told["checkpoint"] == str(checkpoint) and told["split"] == "test" and len(told["weights_sha256"]) == 64
+    assert first.meta["intervals"]["resamples"] == 2000
+
+
+def test_ranking_a_file_imports_no_model_and_no_media(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    np.savez(tmp_path / "e.npz", **arrays())
+    code = (
+        "import sys; from mover.cli.main import main; assert main(['evaluate', sys.argv[1]]) == 0\n"
+        "heavy = 'transformers tokenizers av sklearn matplotlib pyarrow mover.models mover.data'.split()\n"
+        "found = [name for name in heavy if name in sys.modules]\n"
+        "assert not found, found"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "e.npz")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
