@@ -140,7 +140,9 @@ def _of_classes(analysis: Mapping[str, Any]) -> list[Number]:
 
 
 def _listed(values: Mapping[str, float | None], digits: int = 2) -> str:
-    return ", ".join(f"{name} {_text(value, digits)}" for name, value in values.items() if value is not None)
+    """The values that there are, each on one line with its name."""
+    pairs = (f"{name} {_text(value, digits)}" for name, value in values.items() if value is not None)
+    return ", ".join(pair.replace(" ", "\N{NO-BREAK SPACE}") for pair in pairs)
 
 
 def _text(value: float | None, digits: int = 2) -> str:
