@@ -79,6 +79,7 @@ def build_report(
     return render(
         name=material.name,
         summary=summary(metrics, every),
+        origin=_origin(material),
         letters=letters(embeddings.modalities),
         gains=gains(metrics, every),
         asked={d.name: asked(d) for d in every},
@@ -201,6 +202,14 @@ def _captions(material: Material) -> list[str | None]:
         captions.append(clip.captions[seen[owner]] if clip is not None and whole else None)
         seen[owner] += 1
     return captions
+
+
+def _origin(material: Material) -> str:
+    """On what, in a line."""
+    meta = material.meta
+    split = f", split {meta['split']}" if meta.get("split") else ""
+    captions = f" with {meta['captions']:,} captions" if meta["captions"] else ""
+    return f"{meta['clips']:,} of {meta['listed']:,} clips{captions}{split}, missing media: {meta['missing_policy']}."
 
 
 def _facts(material: Material) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """A small run that was never trained, everything on the page included, and a browser to look at it."""
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -81,9 +82,12 @@ def browser() -> Iterator[Any]:
     playwright = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed (scripts/bootstrap test)"
     )
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    there = filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+    found = next(
+        (name for name in there if not subprocess.run([name, "--version"], capture_output=True).returncode), None
+    )
     if found is None:
-        pytest.skip("no Chromium on PATH (scripts/bootstrap test installs it)")
+        pytest.skip("no Chromium on PATH that runs (scripts/bootstrap test installs it)")
     with playwright.sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cases.reports import embeddings_of
+from cases.reports import embeddings_of, material_of
 from mover.data.manifest import Clip
 from mover.evaluate.embeddings import Embeddings
 from mover.evaluate.rank import Ranking, rankings
@@ -107,6 +107,17 @@ def test_ties_are_told() -> None:
         embeddings.vectors[m][:] = embeddings.vectors[m][0]
     found = shown(embeddings, "T2VA", count=2)
     assert {query.rank for query in found.failures} == {"1 to 6 (tied)"} and not found.successes
+
+
+def test_candidates_and_queries_that_cannot_be_used() -> None:
+    embeddings = embeddings_of(4)
+    embeddings.vectors["video"][2] = np.nan
+    found = shown(embeddings, "T2VA", count=9)
+    last = [query.hits[-1] for query in (*found.failures, *found.successes)]
+    assert all(hit.shown.id == "clip2" and np.isnan(hit.score) for hit in last)
+    lost = next(query for query in found.failures if query.shown.id == "clip2")
+    assert lost.rank == "4" and lost.hits[-1].right
+    assert "no score" in build_report(material_of(embeddings, {}), queries=4)
 
 
 def test_fewer_candidates_than_results() -> None:
