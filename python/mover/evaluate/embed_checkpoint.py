@@ -16,6 +16,7 @@ import torch
 
 import mover
 from mover.config import Config, DataConfig
+from mover.data.clip import Clip
 from mover.data.manifest import read_manifest, select_split
 from mover.data.tokenizer import Tokenizer
 from mover.errors import UserError
@@ -118,47 +119,24 @@ def embed_to_file(
     format_of(out)
     folder = find_checkpoint(checkpoint)
     config = load_checkpoint_config(folder)
+    data = _data(config, manifest, workers)
+    split = split or config.data.test_split
     job = _Job(
-        folder, checkpoint, config, _data(config, manifest, workers), split or config.data.test_split,
-        missing or config.evaluate.missing, pick_device(device), batch_size or config.evaluate.batch_size,
+        folder, checkpoint, config, data, split, select_split(read_manifest(data.manifest), split),
+        load_checkpoint_tokenizer(folder, config), missing or config.evaluate.missing, pick_device(device),
+        batch_size or config.evaluate.batch_size,
     )  # fmt: skip
-    tokenizer = load_checkpoint_tokenizer(folder, config)
-    clips = select_split(read_manifest(job.data.manifest), job.split)
-    found, weights = identity(folder), weights_hash(folder)
-    media = media_states(clips, config.modalities)
+    found = identity(folder)
+    media = media_states(job.clips, config.modalities)
     inputs = inputs_of(
-        folder, config, job.data, clips, tokenizer, media, split=job.split, missing=job.missing, weights=weights
-    )
+        folder, config, data, job.clips, job.tokenizer, media,
+        split=split, missing=job.missing, weights=weights_hash(folder),
+    )  # fmt: skip
     if out.exists() and not overwrite:
         return _up_to_date(out, inputs)
-
-    model = _model(job, tokenizer, found)
-    data = EvaluationSet(
-        clips, job.data, config.modalities, tokenizer,
-        missing=job.missing, progress=progress, others=config.model.others,
-    )  # fmt: skip
-    if len(data.datasets) < 2:
-        raise UserError(
-            f"No clip has {' or '.join(data.absent)}: two modalities are needed, to compare one with another."
-        )
-    say(f"{folder}: embedding {len(clips)} clips of {job.data.manifest}, split {job.split}, on {job.device}")
+    model = _model(job, found)
     basis = Basis(inputs, computation_of(config, job.device, job.batch_size), media)
-    with Parts(out, data, model.embed_dim, job.batch_size, basis, overwrite=overwrite) as parts:
-        if parts.anew:
-            say(f"starting anew: {parts.folder} held what was done of {parts.anew}")
-        say(resumed(parts, data) or f"what is done is kept in {parts.folder} until the file is whole")
-        serve_frozen_towers(
-            model, config, list(data.datasets.values()), tokenizer, job.device, progress=progress, say=say
-        )
-        stream(
-            model, data, parts, batch_size=job.batch_size, device=job.device, precision=config.train.precision,
-            progress=progress, say=say,
-        )  # fmt: skip
-        for modality in data.absent:
-            say(f"no clip has {modality}: it is not in the file, and its directions are left out")
-        written = _put_together(out, job, data, parts, inputs)
-        parts.remove()
-    return written
+    return _embed(job, model, basis, out, overwrite=overwrite, progress=progress, say=say)
 
 
 @dataclass(frozen=True)
@@ -170,9 +148,43 @@ class _Job:
     config: Config
     data: DataConfig
     split: str
+    clips: list[Clip]
+    tokenizer: Tokenizer | None
     missing: str
     device: torch.device
     batch_size: int
+
+
+def _embed(
+    job: _Job, model: MoverModel, basis: Basis, out: Path, *, overwrite: bool, progress: bool, say: Say
+) -> Written:
+    """Go on from the parts of the file, or begin them, until it is whole."""
+    config = job.config
+    data = EvaluationSet(
+        job.clips, job.data, config.modalities, job.tokenizer,
+        missing=job.missing, progress=progress, others=config.model.others,
+    )  # fmt: skip
+    if len(data.datasets) < 2:
+        raise UserError(
+            f"No clip has {' or '.join(data.absent)}: two modalities are needed, to compare one with another."
+        )
+    say(f"{job.folder}: embedding {len(job.clips)} clips of {job.data.manifest}, split {job.split}, on {job.device}")
+    with Parts(out, data, model.embed_dim, job.batch_size, basis, overwrite=overwrite) as parts:
+        if parts.anew:
+            say(f"starting anew: {parts.folder} held what was done of {parts.anew}")
+        say(resumed(parts, data) or f"what is done is kept in {parts.folder} until the file is whole")
+        serve_frozen_towers(
+            model, config, list(data.datasets.values()), job.tokenizer, job.device, progress=progress, say=say
+        )
+        stream(
+            model, data, parts, batch_size=job.batch_size, device=job.device, precision=config.train.precision,
+            progress=progress, say=say,
+        )  # fmt: skip
+        for modality in data.absent:
+            say(f"no clip has {modality}: it is not in the file, and its directions are left out")
+        written = _put_together(out, job, data, parts, basis.inputs)
+        parts.remove()
+    return written
 
 
 def _data(config: Config, manifest: Path | None, workers: int | None) -> DataConfig:
@@ -183,9 +195,9 @@ def _data(config: Config, manifest: Path | None, workers: int | None) -> DataCon
     return config.data.model_copy(update=changed)
 
 
-def _model(job: _Job, tokenizer: Tokenizer | None, found: tuple[int, ...]) -> MoverModel:
+def _model(job: _Job, found: tuple[int, ...]) -> MoverModel:
     """The model, with the weights whose file was `found`."""
-    vocab_size = None if tokenizer is None else tokenizer.vocab_size
+    vocab_size = None if job.tokenizer is None else job.tokenizer.vocab_size
     model = load_checkpoint_model(job.folder, job.config, job.data, vocab_size)
     if identity(job.folder) != found:
         raise UserError(f"{job.folder} was replaced while it was read: run the command again.")

@@ -1,11 +1,8 @@
-"""Embedding a checkpoint into a file: right rows, interruptions, what is in the way, clips that cannot be used."""
+"""Embedding a checkpoint into a file: right rows, what is in the way, clips that cannot be used."""
 
-import json
 import os
-import random
 import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,24 +12,19 @@ import pytest
 import torch
 
 import mover
-from cases.untrained import FEATURES, feature_clips, untrained
+from cases.embedded import in_memory, interrupted, same
+from cases.untrained import FEATURES, untrained
 from mover.configs import load_config
-from mover.data.dataset import ClipDataset
-from mover.data.manifest import Clip, Reference, read_manifest, select_split, write_manifest
+from mover.data.manifest import Clip, Reference, read_manifest, write_manifest
 from mover.data.synthetic import generate
 from mover.errors import UserError
-from mover.evaluate import embed_inputs, embed_parts
-from mover.evaluate.embed import EvaluationSet, embed
+from mover.evaluate import embed_inputs
 from mover.evaluate.embed_checkpoint import embed_checkpoint, embed_to_file
 from mover.evaluate.embed_inputs import code_hash
-from mover.evaluate.embed_parts import OutOfDate, Parts
-from mover.evaluate.embed_stream import Interrupted
-from mover.evaluate.embeddings import Embeddings
+from mover.evaluate.embed_parts import OutOfDate
 from mover.evaluate.embeddings_file import FORMATS, load_embeddings
 from mover.models.model import MoverModel
-from mover.train.checkpoint import CONFIG, load_checkpoint_model, load_checkpoint_tokenizer
-
-CPU = torch.device("cpu")
+from mover.train.checkpoint import CONFIG
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,17 +36,6 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Manifest of 23 clips of features."""
-    return feature_clips(tmp_path_factory.mktemp("features"), 23)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return untrained(tmp_path_factory.mktemp("runs") / "best", clips, **FEATURES)
-
-
-@pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Manifest of 7 real clips."""
     return generate(tmp_path_factory.mktemp("media") / "data", train=1, validation=1, test=7, progress=False)
@@ -63,35 +44,6 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def media_checkpoint(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return untrained(tmp_path_factory.mktemp("runs") / "best", media)
-
-
-@pytest.fixture
-def records(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A record after every batch."""
-    monkeypatch.setattr(embed_parts, "_SECONDS", 0.0)
-
-
-def in_memory(checkpoint: Path, missing: str = "fail", manifest: Path | None = None, batch_size: int = 5) -> Embeddings:
-    """What `embed` gives for the same clips."""
-    config = load_config(checkpoint / CONFIG)
-    data = config.data if manifest is None else config.data.model_copy(update={"manifest": manifest})
-    tokenizer = load_checkpoint_tokenizer(checkpoint, config)
-    vocab_size = None if tokenizer is None else tokenizer.vocab_size
-    model = load_checkpoint_model(checkpoint, config, data, vocab_size)
-    listed = select_split(read_manifest(data.manifest), "test")
-    given = EvaluationSet(
-        listed, data, config.modalities, tokenizer, missing=missing, others=config.model.others
-    )  # fmt: skip
-    return embed(model, given, batch_size=batch_size, device=CPU, precision=config.train.precision)
-
-
-def same(one: Embeddings, other: Embeddings) -> bool:
-    assert one.ids == other.ids and one.labels == other.labels
-    assert np.array_equal(one.text_owner, other.text_owner)
-    assert one.modalities == other.modalities
-    for m in one.modalities:
-        assert np.array_equal(one.vectors[m], other.vectors[m]) and np.array_equal(one.present[m], other.present[m])
-    return True
 
 
 @pytest.mark.parametrize("suffix", list(FORMATS))
@@ -134,181 +86,6 @@ def test_a_row_belongs_to_its_clip(checkpoint: Path, clips: Path, tmp_path: Path
         assert np.allclose(alone.vectors["text"][0], whole.vectors["text"][last], atol=1e-6)
         for m in ("depth", "notes"):
             assert np.allclose(alone.vectors[m][0], whole.vectors[m][place], atol=1e-6)
-
-
-# -- interruptions
-
-
-def killed(act: Callable[[], object], at: int, calls: tuple[str, ...]) -> bool:
-    """Run `act` in a process of its own and kill it before call number `at` of these functions of `os`; whether it was.
-
-    A kill with -9: nothing of the process runs any more.
-    """
-    child = os.fork()
-    if child == 0:
-        count = 0
-        for name in calls:
-            real = getattr(os, name)
-
-            def hooked(*args: Any, real: Any = real, **options: Any) -> Any:
-                nonlocal count
-                count += 1
-                if count > at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return real(*args, **options)
-
-            setattr(os, name, hooked)
-        try:
-            act()
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-
-
-@pytest.mark.parametrize("suffix", list(FORMATS))
-def test_a_killed_run_ends_in_the_same_bytes(checkpoint: Path, tmp_path: Path, suffix: str, records: None) -> None:
-    whole, out = tmp_path / f"whole{suffix}", tmp_path / f"e{suffix}"
-    embed_to_file(checkpoint, whole, batch_size=3)
-    calls = ("pwrite", "fsync", "replace", "unlink", "open")
-    draw, kills, steps = random.Random(suffix), 0, 0
-    while killed(lambda: embed_to_file(checkpoint, out, batch_size=3), draw.randint(5, 60), calls):
-        kills += 1
-        if out.exists():
-            break  # killed between the last move and the end
-        record = out.with_name(f"{out.name}.part") / "progress.json"
-        if record.exists():
-            done = sum(json.loads(record.read_text())["done"].values())
-            assert done >= steps
-            steps = done
-        assert kills < 40
-    assert kills >= 5 and steps > 5
-    said: list[str] = []
-    embed_to_file(checkpoint, out, batch_size=3, say=said.append)
-    assert out.read_bytes() == whole.read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, whole.name]
-
-
-def test_a_kill_at_every_moment_of_the_end(checkpoint: Path, tmp_path: Path) -> None:
-    """While the file is put together: it is whole or not there."""
-    whole, out = tmp_path / "whole.npz", tmp_path / "e.npz"
-    embed_to_file(checkpoint, whole, batch_size=5)
-    at = 0
-    while killed(lambda: embed_to_file(checkpoint, out, batch_size=5), at, ("fsync", "replace", "rmdir", "unlink")):
-        at += 1
-        if out.exists():
-            assert out.read_bytes() == whole.read_bytes()
-            embed_to_file(checkpoint, out, batch_size=5)
-            assert not out.with_name("e.npz.part").exists()
-            out.unlink()
-    assert at > 12
-    assert out.read_bytes() == whole.read_bytes()
-
-
-def test_only_what_is_missing_is_computed_again(
-    checkpoint: Path, tmp_path: Path, records: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    embed_to_file(checkpoint, tmp_path / "whole.npz", batch_size=5)
-    out, real = tmp_path / "e.npz", Parts.put
-
-    def stop(parts: Parts, modality: str, piece: Any) -> None:
-        real(parts, modality, piece)
-        if modality == "depth" and piece.step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    said: list[str] = []
-    with monkeypatch.context() as patch:
-        patch.setattr(Parts, "put", stop)
-        with pytest.raises(Interrupted) as raised:
-            embed_to_file(checkpoint, out, batch_size=5, say=said.append)
-    assert raised.value.signum == signal.SIGTERM
-    state = "text 45 of 45, depth 15 of 23, notes 0 of 23"
-    assert said[-1] == f"stopped with {state} done; the same command goes on from there"
-    assert not out.exists()
-
-    drawn: list[tuple[str, int]] = []
-    draw = ClipDataset.draw
-    with monkeypatch.context() as patch:
-        patch.setattr(ClipDataset, "draw", lambda self, m, i, e=0: drawn.append((m, i)) or draw(self, m, i, e))
-        said.clear()
-        embed_to_file(checkpoint, out, batch_size=5, say=said.append)
-    assert drawn == [("depth", i) for i in range(15, 23)] + [("notes", i) for i in range(23)]
-    assert said[1:] == [f"going on from {out}.part: {state} are there", "depth: 23 of 23", "notes: 23 of 23"]
-    assert out.read_bytes() == (tmp_path / "whole.npz").read_bytes()
-
-
-def interrupted(checkpoint: Path, out: Path, monkeypatch: pytest.MonkeyPatch, after: int = 3, **options: Any) -> None:
-    """Leave parts behind: an error in `put` after so many batches."""
-    real, count = Parts.put, 0
-
-    def fail(parts: Parts, modality: str, piece: Any) -> None:
-        nonlocal count
-        count += 1
-        if count > after:
-            raise RuntimeError("power failure")
-        real(parts, modality, piece)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Parts, "put", fail)
-        with pytest.raises(RuntimeError, match="power failure"):
-            embed_to_file(checkpoint, out, batch_size=5, **options)
-
-
-def test_parts_of_something_else_are_not_mixed_in(
-    checkpoint: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "e.npz"
-    embed_to_file(checkpoint, tmp_path / "whole.npz", batch_size=4)
-    interrupted(checkpoint, out, monkeypatch)
-    with pytest.raises(UserError, match=r"e\.npz\.part holds what is done of a file made of batch_size 5 \(now 4\)"):
-        embed_to_file(checkpoint, out, batch_size=4)
-    said: list[str] = []
-    embed_to_file(checkpoint, out, batch_size=4, overwrite=True, say=said.append)
-    assert any(line.startswith(f"starting anew: {out}.part held what was done of") for line in said)
-    assert out.read_bytes() == (tmp_path / "whole.npz").read_bytes()
-
-
-@pytest.mark.parametrize("what", ["not json", "[]", '{"version": 0}', '{"version": 1}', "short rows"])
-def test_damaged_parts_are_not_used(
-    checkpoint: Path, tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "e.npz"
-    interrupted(checkpoint, out, monkeypatch)
-    if what == "short rows":
-        os.truncate(tmp_path / "e.npz.part" / "text.f32", 10)
-    else:
-        (tmp_path / "e.npz.part" / "progress.json").write_text(what)
-    with pytest.raises(UserError, match=r"e\.npz\.part holds what is done of a file .*--overwrite"):
-        embed_to_file(checkpoint, out, batch_size=5)
-    assert same(in_memory(checkpoint), embed_checkpoint(checkpoint, out, batch_size=5, overwrite=True))
-
-
-def test_another_policy_or_more_workers_go_on_with_the_parts(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "e.npz"
-    interrupted(checkpoint, out, monkeypatch)
-    said: list[str] = []
-    got = embed_checkpoint(checkpoint, out, batch_size=5, missing="mask", workers=2, say=said.append)
-    assert said[1].startswith("going on from") and same(in_memory(checkpoint), got)
-
-
-def test_only_one_process_writes(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out, real = tmp_path / "e.npz", Parts.put
-
-    def again(parts: Parts, modality: str, piece: Any) -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(Parts, "put", real)
-            with pytest.raises(UserError, match="is being written by another process"):
-                embed_to_file(checkpoint, out, overwrite=True)
-        real(parts, modality, piece)
-
-    monkeypatch.setattr(Parts, "put", again)
-    embed_to_file(checkpoint, out)
-    assert out.exists()
-
-
-# -- what is there already
 
 
 def test_a_file_that_is_up_to_date_is_left_alone(checkpoint: Path, tmp_path: Path) -> None:
@@ -422,9 +199,6 @@ def test_a_full_disk(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert same(in_memory(checkpoint), embed_checkpoint(checkpoint, tmp_path / "e.npz", batch_size=5))
 
 
-# -- clips that cannot be used
-
-
 def damaged(clips: Path, folder: Path) -> Path:
     """Clip 1 has no depth, 4 and 16 have depth that cannot be read, 9 no caption; 17 notes that cannot be read."""
     listed = read_manifest(clips)
@@ -484,59 +258,6 @@ def test_a_clip_that_cannot_be_used_stops_the_run_and_what_is_done_stays(
     got = embed_checkpoint(checkpoint, out, manifest=manifest, batch_size=5, missing="drop", say=said.append)
     assert said[1] == f"going on from {out}.part: text 45 of 45, depth 0 of 23, notes 0 of 23 are there"
     assert same(in_memory(checkpoint, "drop", manifest), got)
-
-
-def test_files_repaired_before_they_were_read_do_not_stop_a_run(
-    checkpoint: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(clips.parent, tmp_path / "data")
-    manifest, out = tmp_path / "data" / "manifest.jsonl", tmp_path / "e.npz"
-    interrupted(checkpoint, out, monkeypatch, 10, manifest=manifest)  # 9 batches of text, one of depth
-    os.utime(tmp_path / "data" / "notes.npy", ns=(0, 0))
-    said: list[str] = []
-    got = embed_checkpoint(checkpoint, out, manifest=manifest, batch_size=5, say=said.append)
-    assert said[1].startswith("going on from") and same(in_memory(checkpoint), got)
-
-    out = tmp_path / "f.npz"
-    interrupted(checkpoint, out, monkeypatch, 10, manifest=manifest)
-    os.utime(tmp_path / "data" / "depth.npy", ns=(0, 0))
-    with pytest.raises(
-        UserError, match="f.npz.part holds what is done of a file made of depth files that have changed"
-    ):
-        embed_to_file(checkpoint, out, manifest=manifest, batch_size=5)
-
-
-def test_rows_of_a_clip_that_is_damaged_after_a_kill_are_gone(
-    checkpoint: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its row was on disk, and no record told of it."""
-    listed = read_manifest(clips)[:12]
-    rows = np.load(clips.parent / "depth.npy")
-    for i, clip in enumerate(listed):
-        np.save(tmp_path / f"{i}.npy", rows[i])
-        listed[i] = replace(clip, others={**clip.others, "depth": Reference(tmp_path / f"{i}.npy")})
-    manifest, out, real = tmp_path / "manifest.jsonl", tmp_path / "e.npz", Parts.put
-    write_manifest(manifest, listed)
-    options: dict[str, Any] = {"manifest": manifest, "missing": "drop", "batch_size": 4}
-
-    def put(parts: Parts, modality: str, piece: Any) -> None:
-        real(parts, modality, piece)
-        if modality == "depth" and piece.step == 0:
-            parts.flush()
-        if modality == "depth" and piece.step == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Parts, "put", put)
-        assert killed(lambda: embed_to_file(checkpoint, out, **options), 1 << 30, ())
-    assert np.fromfile(tmp_path / "e.npz.part" / "depth.f32", np.float32).reshape(12, 16).any(1).sum() == 8
-    (tmp_path / "6.npy").write_bytes(b"damaged")
-    said: list[str] = []
-    embed_to_file(checkpoint, out, say=said.append, **options)
-    assert "depth 4 of 12" in said[1]
-    embed_to_file(checkpoint, tmp_path / "whole.npz", **options)
-    assert out.read_bytes() == (tmp_path / "whole.npz").read_bytes()
-    assert load_embeddings(out).missing("depth") == ["clip 6"]
 
 
 def test_a_modality_that_no_clip_has(checkpoint: Path, clips: Path, tmp_path: Path) -> None:

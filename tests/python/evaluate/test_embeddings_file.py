@@ -309,6 +309,18 @@ def test_wrong_safetensors(tmp_path: Path) -> None:
         load_embeddings(path)
 
 
+def test_numbers_in_safetensors_are_aligned(tmp_path: Path) -> None:
+    path = tmp_path / "e.safetensors"
+    for text in ("a", "ab", "abc", "abcd"):
+        save_embeddings(embeddings(np.float16, provenance={"a": text}), path)
+        size = int.from_bytes(path.read_bytes()[:8], "little")
+        header = json.loads(path.read_bytes()[8 : 8 + size])
+        assert size % 8 == 0
+        sizes = {"I64": 8, "F16": 2, "BOOL": 1}
+        arrays = [about for name, about in header.items() if name != "__metadata__"]
+        assert len(arrays) == 7 and all(about["data_offsets"][0] % sizes[about["dtype"]] == 0 for about in arrays)
+
+
 @every_format
 def test_wrong_files(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(UserError, match="no embeddings file at"):

@@ -92,6 +92,7 @@ def test_captions_of_a_clip_without_text_are_left_out_when_written(tmp_path: Pat
     save_embeddings(one, tmp_path / "f.parquet")
     got = load_embeddings(tmp_path / "f.parquet")
     assert got.missing("text") == ["b"] and got.text_owner.tolist() == [0, 0, 2, 2, 3, 3]
+    assert got.vectors["text"].tolist() == [r for r in (AUDIO[0], *AUDIO[2:]) for _ in range(2)]
 
 
 @pytest.mark.parametrize(
