@@ -21,7 +21,7 @@ COMMANDS = {
     "overlap": "tell whether two manifests share clips",
     "train": "train a model",
     "embed": "the embeddings of a split, by a checkpoint, in a file",
-    "evaluate": "Recall@K of a checkpoint or of an embeddings file",
+    "evaluate": "Recall@K of a run, a checkpoint or an embeddings file",
     "compare": "several systems on the same clips, with intervals of their differences",
     "analyze": "how an embedding space is laid out: classes, modalities, t-SNE",
     "report": "one HTML page of a run: numbers, curves, plans, what retrieval finds",

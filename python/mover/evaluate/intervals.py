@@ -72,15 +72,38 @@ def medians(clip: np.ndarray, values: np.ndarray) -> Statistic:
     """The median over the queries of the clips drawn, (b, 1); clip and values (Q,)."""
     order = np.argsort(values, kind="stable")
     ordered, clip = values[order], clip[order]
+    # Medians of resamples lie close to that of all: only if one does not, the queries far from it are looked at, too.
+    away = int(4 * len(clip) / np.sqrt(np.count_nonzero(np.bincount(clip)) or 1))
+    near = max(0, len(clip) // 2 - away), min(len(clip), len(clip) // 2 + away + 1)
+    below = np.bincount(clip[: near[0]], minlength=clip.max(initial=0) + 1).astype(np.float64)
+    counts = np.bincount(clip, minlength=len(below)).astype(np.float64)
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        reached = np.cumsum(weights[:, clip], axis=1, dtype=np.int64)  # queries up to each
-        total = reached[:, -1]
-        lower, upper = ((reached <= half[:, None]).sum(1) for half in ((total - 1) // 2, total // 2))
-        found = (ordered.take(lower, mode="clip") + ordered.take(upper, mode="clip")) / 2
-        return np.where(total > 0, found, np.nan)[:, None]
+        before, total = (weights[:, : len(below)].astype(np.float64) @ np.stack([below, counts], axis=1)).T.astype(
+            np.int64
+        )
+        halves = (total - 1) // 2, total // 2
+        found, known = _places(weights, clip, near, before, halves)
+        if not known.all():
+            every = np.zeros_like(before[~known])
+            found[:, ~known] = _places(weights[~known], clip, (0, len(clip)), every, [h[~known] for h in halves])[0]
+        middle = ordered.take(found, mode="clip").mean(axis=0)
+        return np.where(total > 0, middle, np.nan)[:, None]
 
     return statistic
+
+
+def _places(
+    weights: np.ndarray, clip: np.ndarray, window: tuple[int, int], before: np.ndarray, wanted: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The queries at which so many of those drawn are passed, looked for in a window; and whether they are in it.
+
+    before: (b,), how many of those drawn come before the window. wanted: each (b,), the numbers to pass.
+    """
+    reached = before[:, None] + np.cumsum(weights[:, clip[slice(*window)]], axis=1, dtype=np.int32)
+    found = np.stack([window[0] + (reached <= number[:, None]).sum(1) for number in wanted])
+    known = (before <= wanted[0]) & (found[-1] < window[1])
+    return found, known
 
 
 def together(statistics: Sequence[Statistic]) -> Statistic:

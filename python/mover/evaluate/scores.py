@@ -188,9 +188,12 @@ class DualSoftmax:
         return _rounded(similarity * (self._weights(similarity) / sums))
 
     def right(self, column: Tensor) -> Tensor:
-        similarity = self._similarity(self._base.right(column))
-        sums = self._sums if self._of_columns else self._sums[column.clamp(min=0)]
-        return _rounded(similarity * (self._weights(similarity) / sums))
+        scores = torch.full((len(column),), torch.nan, dtype=torch.float64, device=self.device)
+        there = torch.nonzero(column >= 0)[:, 0]
+        similarity = self._similarity(self._base.right(column)[there])
+        sums = self._sums[there if self._of_columns else column[there]]
+        scores[there] = _rounded(similarity * (self._weights(similarity) / sums))
+        return scores
 
     def _similarity(self, scores: Tensor) -> Tensor:
         return scores.double() if isinstance(self._base, CosineScores) else 1 + scores.double()

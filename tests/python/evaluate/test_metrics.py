@@ -347,3 +347,16 @@ def test_any_float_type_and_length_of_rows() -> None:
         large = {m: v.astype(np.float64) * scale for m, v in embeddings.vectors.items()}
         scaled = Embeddings(embeddings.ids, large, embeddings.text_owner, embeddings.present)
         assert retrieval_metrics(scaled) == expected
+
+
+@pytest.mark.parametrize("lost", THREE)
+def test_where_no_row_of_a_modality_can_be_used_every_rank_is_the_last(lost: str) -> None:
+    embeddings = make()
+    embeddings.vectors[lost][:] = np.nan
+    for name, row in retrieval_metrics(embeddings, every_score=True, dual_softmax=0.1, resamples=9).items():
+        letter = lost[0].upper()
+        if letter not in name.split()[0]:
+            assert row["MnR"] < 5
+            continue
+        wrong = 16 if "2T" in name else 8  # of 18 captions two are a clip's own, on average
+        assert (row["R@1"], row["R@50"], row["MnR"]) == (0, 100, wrong + 1)
