@@ -18,8 +18,10 @@ UNUSABLE = ("fail", "last", "missing")
 """The policies for rows that are there but zero or not finite."""
 _UNIT = 0.01
 """How far from 1 the length of a unit row may be: half precision is within it."""
-_BLOCK = 1 << 22
+_BLOCK = 1 << 18
 """Numbers looked at together."""
+_SMALL, _LARGE = 1e-250, 1e300
+"""Between these, a sum of squares has lost nothing."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,14 @@ class Embeddings:
 
         def norm(block: np.ndarray) -> np.ndarray:
             block = block.astype(np.float64)
-            most = np.abs(block).max(axis=1, initial=0.0)
-            scale = np.where(np.isfinite(most) & (most > 0), most, 1.0)  # squares of large numbers stay finite
-            return scale * np.sqrt(np.square(block / scale[:, None]).sum(axis=1))
+            squares = np.einsum("ij,ij->i", block, block)
+            odd = ~((squares > _SMALL) & (squares < _LARGE))  # too large or too small for squares, or not finite
+            most = np.abs(block[odd]).max(axis=1, initial=0.0)
+            scale = np.where(np.isfinite(most) & (most > 0), most, 1.0)
+            scaled = block[odd] / scale[:, None]
+            lengths = np.sqrt(squares)
+            lengths[odd] = scale * np.sqrt(np.einsum("ij,ij->i", scaled, scaled))
+            return lengths
 
         with np.errstate(invalid="ignore", over="ignore"):
             lengths = _by_row(self.vectors[modality], norm, np.float64)

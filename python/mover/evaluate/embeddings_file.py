@@ -173,6 +173,9 @@ def _check_ids(path: Path, ids: list[str]) -> None:
 
 def _check_characters(path: Path, what: str, names: list[str]) -> None:
     """Names that not every format can hold."""
+    whole = "".join(names)
+    if "\0" not in whole and not re.search("[\ud800-\udfff]", whole):
+        return
     bad = [name for name in names if "\0" in name or any("\ud800" <= c <= "\udfff" for c in name)]
     if bad:
         raise UserError(f"{path}: {len(bad)} of '{what}' hold a zero byte or half a character, first {bad[0]!r:.80}.")
