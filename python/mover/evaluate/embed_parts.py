@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mover.errors import UserError
-from mover.evaluate.durable_file import durable_file
+from mover.evaluate.durable_file import durable_file, flush_folder
 from mover.evaluate.embed import EvaluationSet, Piece
 from mover.evaluate.embed_inputs import MediaStates, differences
 from mover.evaluate.embeddings_content import DiskRows
@@ -87,13 +87,17 @@ class Parts:
             raise
 
     def _start(self, overwrite: bool) -> None:
-        if (self.folder / "progress.json").exists():
+        record = self.folder / "progress.json"
+        if record.exists():
             self.anew = self._recall()
             if self.anew and not overwrite:
                 raise OutOfDate(
                     f"{self.folder} holds what is done of {self.anew}: go on with it as it was begun, start anew with "
                     "--overwrite, or choose another --out."
                 )
+            if self.anew:
+                record.unlink()  # before the rows that it tells of
+                flush_folder(self.folder)
         for modality in self._data.datasets:
             self._files[modality] = self._open(modality)
         self._record()

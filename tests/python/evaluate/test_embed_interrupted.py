@@ -1,5 +1,6 @@
 """`mover embed` stopped or killed, and gone on with: the bytes of a run that nothing stopped, or a refusal."""
 
+import functools
 import json
 import os
 import random
@@ -115,6 +116,21 @@ def test_parts_of_something_else_are_not_mixed_in(
     embed_to_file(checkpoint, out, batch_size=4, overwrite=True, say=said.append)
     assert any(line.startswith(f"starting anew: {out}.part held what was done of") for line in said)
     assert out.read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+
+def test_a_kill_while_starting_anew_leaves_nothing_that_looks_done(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, out = tmp_path / "whole.npz", tmp_path / "e.npz"
+    embed_to_file(checkpoint, whole, batch_size=5)
+    for at in range(4):
+        interrupted(checkpoint, out, monkeypatch, 12)
+        act = functools.partial(embed_to_file, checkpoint, out, batch_size=4, overwrite=True)
+        assert killed(act, at, ("posix_fallocate", "fsync"))
+        said: list[str] = []
+        embed_to_file(checkpoint, out, batch_size=5, say=said.append)
+        assert out.read_bytes() == whole.read_bytes()
+        out.unlink()
 
 
 @pytest.mark.parametrize("what", ["not json", "[]", '{"version": 0}', '{"version": 1}', "short rows"])
