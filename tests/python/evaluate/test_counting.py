@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from mover.evaluate import counting
 from mover.evaluate.counting import Usable, both_ways, tiles
-from mover.evaluate.scores import CosineScores, JointScores, NearCosines, on_grid, unit_rows
+from mover.evaluate.scores import CosineScores, JointScores, NearCosines, _rounded, on_grid, unit_rows
 from mover.evaluate.standing import Standing, average_precision
 
 CPU = torch.device("cpu")
@@ -152,18 +153,33 @@ def test_every_tile_size_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None
             assert_same(both_ways(scores, some), whole)
 
 
+@pytest.fixture
+def by_float32(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of every tile that was tried in float32, whether it was counted so."""
+    seen: list[bool] = []
+    count = counting._Tally._count_near
+
+    def watched(*inputs: Any) -> bool:
+        seen.append(count(*inputs))
+        return seen[-1]
+
+    monkeypatch.setattr(counting._Tally, "_count_near", watched)
+    return seen
+
+
 def near_ties(random: np.random.Generator, rows: int, columns: int, d: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Columns a step or two of the grid apart in one place: float32 cannot tell them apart."""
+    """Of the columns every fourth is a step or two of the grid from another: float32 cannot tell those apart."""
     base = unit_rows(random.normal(size=(1, d)), CPU)
     near = base.repeat(columns, 1)
     place = torch.from_numpy(random.integers(0, d, columns))
     near[torch.arange(columns), place] += torch.from_numpy(random.integers(-1, 2, columns)) * 2.0**-26
+    near[torch.arange(columns) % 4 > 0] = unit_rows(random.normal(size=(columns - len(near[::4]), d)), CPU)
     return unit_rows(random.normal(size=(rows, d)), CPU), near
 
 
-@pytest.mark.parametrize(("refined", "tile"), [(10**9, (16, 16)), (64, (7, 5)), (1, (8, 64)), (1, (1024, 2048))])
+@pytest.mark.parametrize(("refined", "tile"), [(10**9, (16, 16)), (9, (9, 12)), (1, (8, 64)), (1, (1024, 2048))])
 def test_scores_that_float32_cannot_tell_apart(
-    refined: int, tile: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    refined: int, tile: tuple[int, int], monkeypatch: pytest.MonkeyPatch, by_float32: list[bool]
 ) -> None:
     """In part by tiles in float64, in part by single scores, as _REFINED has it; against exact fractions."""
     random = np.random.default_rng(5)
@@ -177,11 +193,12 @@ def test_scores_that_float32_cannot_tell_apart(
     monkeypatch.setattr(counting, "TILE", tile)
     got = both_ways(*cosines(rows, columns, owner))
     assert_same(got, expected)
+    assert any(by_float32) == (refined < 10**9) and all(by_float32) == (refined == 1)
     assert any(0 < b - a < 2.0**-26 for a, b in pairwise(sorted({v for row in table for v in row})))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.02, 1.0])
-def test_float32_and_float64_agree(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_float32_and_float64_agree(share: float, monkeypatch: pytest.MonkeyPatch, by_float32: list[bool]) -> None:
     """Random rows, of which some are copies of a few: thresholds with no, some and all scores near them."""
     random = np.random.default_rng(6)
     vectors = random.normal(size=(300, 64))
@@ -192,7 +209,9 @@ def test_float32_and_float64_agree(share: float, monkeypatch: pytest.MonkeyPatch
     )
     scores, some = cosines(rows, columns, np.arange(300))
     monkeypatch.setattr(counting, "TILE", (64, 96))
+    monkeypatch.setattr(counting, "_REFINED", 2)
     fast = both_ways(scores, some)
+    assert all(by_float32) == (share < 1) and any(by_float32) == (share < 1)
     monkeypatch.setattr(NearCosines, "hold", staticmethod(lambda exact: False))
     assert_same(fast, both_ways(scores, some))
     assert_same(fast, by_loops((rows @ columns.T).numpy(), np.arange(300)))
@@ -308,3 +327,12 @@ def test_grid_rows_have_exact_products() -> None:
     assert table[3, 5].item() == float(
         sum(Fraction(a) * Fraction(b) for a, b in zip(*rows[[3, 5]].tolist(), strict=True))
     )
+
+
+def test_scores_are_rounded_to_26_digits_whatever_their_size() -> None:
+    values = torch.from_numpy(np.random.default_rng(0).normal(size=500)) * 10.0 ** torch.linspace(-290, 0, 500)
+    got = _rounded(values)
+    assert torch.equal(_rounded(values * (1 + 2.0**-52)), got)
+    assert ((got - values).abs() <= values.abs() * 2.0**-26).all()
+    digits, _ = torch.frexp(got)
+    assert torch.equal(digits * 2**26, (digits * 2**26).round())
