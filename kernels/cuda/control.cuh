@@ -135,7 +135,7 @@ enum { ERROR_SUM, SQUARE_SUM, DUAL_SUM, RESIDUAL_SUM, MASS_COUNT };
 
 /* The next step, or the end of them. */
 static __device__ void decide_newton(control &s, const control_options &o, bool moved, double dual,
-                                     const double (&column)[COLUMN_NUMBERS]) {
+                                     const double *column) {
     if (!moved || s.poor >= MOST_POOR || !(s.error > o.tol) || !(s.error <= DBL_MAX) || s.iterations >= o.max_iter) {
         s.error = column[ERROR_SUM];
         s.mode = LEAVE;
@@ -169,8 +169,7 @@ static __device__ void decide_direction(control &s) {
 }
 
 /* After TRY: the step is made, shortened or taken back. */
-static __device__ void decide_try(control &s, const control_options &o, double dual,
-                                  const double (&column)[COLUMN_NUMBERS]) {
+static __device__ void decide_try(control &s, const control_options &o, double dual, const double *column) {
     s.at = s.to;
     if (!s.returns) {
         s.error = column[ERROR_SUM];
@@ -203,8 +202,8 @@ static __device__ void control_begin(control &s, const control_options &o) {
 static __device__ __forceinline__ bool is_last(int32_t mode) { return mode == SHIFT || mode == POISON; }
 
 /* From the numbers of the last tick to the mode of the next. */
-static __device__ void control_decide(control &s, const control_options &o, const double (&row)[ROW_NUMBERS],
-                                      const double (&column)[COLUMN_NUMBERS], const double (&vector)[VECTOR_NUMBERS]) {
+static __device__ void control_decide(control &s, const control_options &o, const double *row, const double *column,
+                                      const double *vector) {
     s.force = 0;
     switch (s.mode) {
     case FIRST:

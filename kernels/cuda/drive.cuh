@@ -23,24 +23,27 @@ template <class S, class W>
 static __device__ void enter_rows(const typename W::call &call, int64_t p, int64_t tick, unsigned char *shared,
                                   typename W::block &here) {
     __syncthreads();
-    if (threadIdx.x == 0) {
-        W::template place<S>(call, p, tick, shared, here);
+    if (threadIdx.x == 0) W::template place<S>(call, p, tick, shared, here);
+    if (threadIdx.x == WARP) { /* meanwhile */
         if (tick == 0)
             W::begin(call, here.s);
         else if (S::team == PLANNER_GRID)
             here.s = call.states[((tick - 1) & 1) * call.batch.batch + p];
     }
     __syncthreads();
-    if (tick > 0 && threadIdx.x < WARP) {
+    if (tick > 0) {
         const schur_system &y = W::system(here);
         const double *row_part = y.row_part + ((tick & 1) ? -1 : 1) * ROW_NUMBERS * y.chunks;
         const int32_t mode = here.s.mode;
-        double row[ROW_NUMBERS] = {}, column[COLUMN_NUMBERS] = {}, vector[VECTOR_NUMBERS] = {};
-        if (W::has_row_numbers(mode)) load_numbers(row, row_part, y.chunks, false);
-        if (W::has_column_numbers(mode)) load_numbers(column, y.column_part, y.column_items, false);
-        if (W::has_vectors(mode)) load_numbers(vector, y.vector_part, y.vector_items, true);
-        __syncwarp();
-        if (threadIdx.x == 0) W::decide(call, here.s, row, column, vector);
+        team_scratch &scratch = here.scratch;
+        total_numbers<ROW_NUMBERS>(row_totals(scratch), row_part, y.chunks, !W::has_row_numbers(mode), 0, false);
+        total_numbers<COLUMN_NUMBERS>(column_totals(scratch), y.column_part, y.column_items,
+                                      !W::has_column_numbers(mode), ROW_NUMBERS, false);
+        total_numbers<VECTOR_NUMBERS>(vector_totals(scratch), y.vector_part, y.vector_items, !W::has_vectors(mode),
+                                      ROW_NUMBERS + COLUMN_NUMBERS, true);
+        __syncthreads();
+        if (threadIdx.x == 0)
+            W::decide(call, here.s, row_totals(scratch), column_totals(scratch), vector_totals(scratch));
     }
     __syncthreads();
     W::look(here);
@@ -51,21 +54,18 @@ template <class S, class W>
 static __device__ void enter_again(const typename W::call &call, int64_t p, int64_t tick, unsigned char *shared,
                                    typename W::block &here) {
     __syncthreads();
-    if (threadIdx.x == 0) {
-        W::template place<S>(call, p, tick, shared, here);
-        here.s = call.states[(tick & 1) * call.batch.batch + p];
-    }
+    if (threadIdx.x == 0) W::template place<S>(call, p, tick, shared, here);
+    if (threadIdx.x == WARP) here.s = call.states[(tick & 1) * call.batch.batch + p];
     __syncthreads();
 }
 
 /* How far a step of conjugate gradients goes. All threads of the block. */
 template <class W> static __device__ void enter_vectors(typename W::block &here) {
-    if (threadIdx.x < WARP) {
-        const schur_system &y = W::system(here);
-        double column[COLUMN_NUMBERS];
-        load_numbers(column, y.column_part, y.column_items, false);
-        if (threadIdx.x == 0) schur_length(here.s.cg, column, &here.length, &here.mean);
-    }
+    const schur_system &y = W::system(here);
+    double *const column = column_totals(here.scratch);
+    total_numbers<COLUMN_NUMBERS>(column, y.column_part, y.column_items, false, 0, false);
+    __syncthreads();
+    if (threadIdx.x == 0) schur_length(here.s.cg, column, &here.length, &here.mean);
     __syncthreads();
 }
 

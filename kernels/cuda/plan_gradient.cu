@@ -169,8 +169,8 @@ static __device__ void columns_item(int64_t item, gradient_block &here) {
 /* ---- ticks ------------------------------------------------------------------------------------------------------ */
 
 /* From the numbers of the last tick to the mode of the next. */
-static __device__ void gradient_decide(gradient_state &s, const double (&row)[ROW_NUMBERS],
-                                       const double (&column)[COLUMN_NUMBERS], const double (&vector)[VECTOR_NUMBERS]) {
+static __device__ void gradient_decide(gradient_state &s, const double *row, const double *column,
+                                       const double *vector) {
     switch (s.mode) {
     case PLAN_SUMS:
         s.cg.count = column[0];
@@ -219,8 +219,8 @@ struct gradient_work {
     static __device__ bool has_column_numbers(int32_t) { return true; }
     static __device__ bool has_vectors(int32_t mode) { return mode == SOLVE; }
     static __device__ bool is_last(int32_t mode) { return mode == CENTRE; }
-    static __device__ void decide(const call &, state &s, const double (&row)[ROW_NUMBERS],
-                                  const double (&column)[COLUMN_NUMBERS], const double (&vector)[VECTOR_NUMBERS]) {
+    static __device__ void decide(const call &, state &s, const double *row, const double *column,
+                                  const double *vector) {
         gradient_decide(s, row, column, vector);
     }
     static __device__ void look(block &) {}
@@ -239,7 +239,8 @@ struct gradient_work {
  * Team GRID: all blocks have a share of the rows and of the columns of all problems; a step of conjugate gradients
  * reads every element of a plan once. A thread has the columns of team.cuh and the sums of its columns in registers.
  * Sums run in an order that depends on n and m only. */
-template <class S> static __global__ void __launch_bounds__(THREADS, 2) plan_gradient_kernel(gradient_call call) {
+template <class S>
+static __global__ void __launch_bounds__(THREADS, S::blocks) plan_gradient_kernel(gradient_call call) {
     MOVER_SHARED_DYNAMIC(unsigned char, shared);
     MOVER_SHARED(gradient_block, here, [1]);
     drive<S, gradient_work>(call, shared, here[0]);

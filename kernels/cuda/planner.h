@@ -22,14 +22,15 @@ enum {
     PLANNER_BLOCK_ROWS = 256,   /* of a problem that a block solves */
     PLANNER_NARROW_BYTES = 16,  /* of a row, in the registers of a thread of its group */
     PLANNER_WARP_BYTES = 32,
-    PLANNER_WHOLE_BYTES = 32
+    PLANNER_WHOLE_BYTES = 32,
+    PLANNER_LONG_BYTES = 64
 };
 
 typedef enum planner_team { PLANNER_BLOCK, PLANNER_GRID } planner_team;
 
-/* What a row of the matrix is dealt to: a warp, NARROW if few numbers a lane are enough; the whole block; or, WIDE, a
- * block that reads the row again instead of keeping it. */
-typedef enum planner_row { PLANNER_NARROW, PLANNER_WARP, PLANNER_WHOLE, PLANNER_WIDE } planner_row;
+/* What a row of the matrix is dealt to: a warp, NARROW if few numbers a lane are enough; the whole block, LONG if they
+ * are many a thread; or, WIDE, a block that reads the row again instead of keeping it. */
+typedef enum planner_row { PLANNER_NARROW, PLANNER_WARP, PLANNER_WHOLE, PLANNER_LONG, PLANNER_WIDE } planner_row;
 
 typedef struct planner {
     planner_team team;
@@ -56,6 +57,7 @@ static inline planner planner_of(int64_t n, int64_t m, size_t real_bytes, int64_
     const int64_t narrow = 32 * PLANNER_NARROW_BYTES / (int64_t)real_bytes;
     const int64_t in_warp = 32 * PLANNER_WARP_BYTES / (int64_t)real_bytes;
     const int64_t in_block = PLANNER_THREADS * PLANNER_WHOLE_BYTES / (int64_t)real_bytes;
+    const int64_t in_long = PLANNER_THREADS * PLANNER_LONG_BYTES / (int64_t)real_bytes;
     const size_t block_bytes = planner_block_bytes(n, m, real_bytes);
     planner plan = {};
     if (block_bytes && (int64_t)block_bytes <= mover_max(shared_limit, PLANNER_ALWAYS)) {
@@ -65,7 +67,10 @@ static inline planner planner_of(int64_t n, int64_t m, size_t real_bytes, int64_
         plan.shared_bytes = block_bytes - PLANNER_STATIC;
     } else {
         plan.team = PLANNER_GRID;
-        plan.row = m <= in_warp ? PLANNER_WARP : m <= in_block ? PLANNER_WHOLE : PLANNER_WIDE;
+        plan.row = m <= in_warp    ? PLANNER_WARP
+                   : m <= in_block ? PLANNER_WHOLE
+                   : m <= in_long  ? PLANNER_LONG
+                                   : PLANNER_WIDE;
         /* Enough chunks for the blocks of a large device; rows enough that column sums are little beside the rows. */
         plan.chunk_rows = m <= in_warp ? 16 : n < 4096 ? 8 : n < 8192 ? 16 : 32;
         plan.shared_bytes = m <= in_warp ? (size_t)(PLANNER_THREADS / 32 * m) * real_bytes : 0;

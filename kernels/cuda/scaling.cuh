@@ -67,9 +67,13 @@ static __device__ __forceinline__ real scale_of(const sinkhorn_problem &q, real 
 /* Whether a V is out of bounds. Threads of a block take the columns in turn: the block must gather their answers. */
 static __device__ __forceinline__ int is_stretched(const sinkhorn_problem &q, real over) {
     int stretched = 0;
-    for (int64_t j = threadIdx.x; j < q.system.m; j += THREADS) {
-        const real scale = scale_of(q, over, j);
-        stretched |= !(scale < STRETCH && scale > 1 / STRETCH);
+    for (int64_t first = threadIdx.x; first < q.system.m; first += AT_ONCE * THREADS) {
+        real scale[AT_ONCE];
+        MOVER_UNROLL
+        for (int e = 0; e < AT_ONCE; e++)
+            scale[e] = first + e * THREADS < q.system.m ? scale_of(q, over, first + e * THREADS) : 1;
+        MOVER_UNROLL
+        for (int e = 0; e < AT_ONCE; e++) stretched |= !(scale[e] < STRETCH && scale[e] > 1 / STRETCH);
     }
     return stretched;
 }
@@ -251,8 +255,12 @@ static __device__ void scale_rows(const sinkhorn_problem &q, const control &s, i
     double number[ROW_NUMBERS] = {};
     clear_columns<S>(sums);
     if (!S::wide) load_scales<S>(v, q, over, 0);
-    for (int64_t i = first + team_group<S>() * S::rows; i < last; i += S::groups * S::rows) {
-        real k[S::rows][S::columns], sum[S::rows], before[S::rows];
+    const int64_t step = S::groups * S::rows;
+    int64_t i = first + team_group<S>() * S::rows;
+    real k[S::rows][S::columns];
+    if (S::ahead) load_rows<S>(k, q.kernel, y.m, i, last, 0);
+    for (; i < last; i += step) {
+        real next[S::rows][S::columns], sum[S::rows], before[S::rows];
         MOVER_UNROLL
         for (int r = 0; r < S::rows; r++) {
             sum[r] = 0;
@@ -260,13 +268,14 @@ static __device__ void scale_rows(const sinkhorn_problem &q, const control &s, i
         }
         for (typename S::index tile = 0; tile < tiles; tile++) {
             if (S::wide) load_scales<S>(v, q, over, tile);
-            load_rows<S>(k, q.kernel, y.m, i, last, tile);
+            if (!S::ahead) load_rows<S>(k, q.kernel, y.m, i, last, tile);
             MOVER_UNROLL
             for (int r = 0; r < S::rows; r++) {
                 MOVER_UNROLL
                 for (int c = 0; c < S::columns; c++) sum[r] += k[r][c] * v[c];
             }
         }
+        if (S::ahead) load_rows<S>(next, q.kernel, y.m, i + step, last, 0);
         reduce_rows<S, false>(sum, scratch, turn);
         MOVER_UNROLL
         for (int r = 0; r < S::rows; r++) {
@@ -294,6 +303,7 @@ static __device__ void scale_rows(const sinkhorn_problem &q, const control &s, i
             }
             if (S::wide) add_sums<S>(sums, y.partial + chunk * y.m, y.m, tile, i > first);
         }
+        if (S::ahead) copy_rows<S>(k, next);
     }
     store_sums<S>(sums, y.partial + chunk * y.m, y.m, y.rows);
     store_numbers(number, y.row_part, y.chunks, chunk, scratch, false);

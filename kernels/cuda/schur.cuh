@@ -73,6 +73,16 @@ static __device__ __forceinline__ void load_rows(real (&p)[S::rows][S::columns],
     }
 }
 
+template <class S>
+static __device__ __forceinline__ void copy_rows(real (&to)[S::rows][S::columns],
+                                                 const real (&from)[S::rows][S::columns]) {
+    MOVER_UNROLL
+    for (int r = 0; r < S::rows; r++) {
+        MOVER_UNROLL
+        for (int c = 0; c < S::columns; c++) to[r][c] = from[r][c];
+    }
+}
+
 /* The product of a chunk of rows with the direction. One read an element. */
 template <class S>
 static __device__ void schur_rows(const schur_system &y, real beta, int64_t chunk, team_scratch &scratch, int &turn) {
@@ -82,19 +92,24 @@ static __device__ void schur_rows(const schur_system &y, real beta, int64_t chun
     real x[S::columns], sums[S::columns];
     clear_columns<S>(sums);
     if (!S::wide) load_direction<S>(x, y, beta, 0);
-    for (int64_t i = first + team_group<S>() * S::rows; i < last; i += S::groups * S::rows) {
-        real p[S::rows][S::columns], w[S::rows];
+    const int64_t step = S::groups * S::rows;
+    int64_t i = first + team_group<S>() * S::rows;
+    real p[S::rows][S::columns];
+    if (S::ahead) load_rows<S>(p, y.plan, y.m, i, last, 0);
+    for (; i < last; i += step) {
+        real next[S::rows][S::columns], w[S::rows];
         MOVER_UNROLL
         for (int r = 0; r < S::rows; r++) w[r] = 0;
         for (typename S::index tile = 0; tile < tiles; tile++) {
             if (S::wide) load_direction<S>(x, y, beta, tile);
-            load_rows<S>(p, y.plan, y.m, i, last, tile);
+            if (!S::ahead) load_rows<S>(p, y.plan, y.m, i, last, tile);
             MOVER_UNROLL
             for (int r = 0; r < S::rows; r++) {
                 MOVER_UNROLL
                 for (int c = 0; c < S::columns; c++) w[r] += p[r][c] * x[c];
             }
         }
+        if (S::ahead) load_rows<S>(next, y.plan, y.m, i + step, last, 0);
         reduce_rows<S, false>(w, scratch, turn);
         MOVER_UNROLL
         for (int r = 0; r < S::rows; r++) {
@@ -114,6 +129,7 @@ static __device__ void schur_rows(const schur_system &y, real beta, int64_t chun
             }
             if (S::wide) add_sums<S>(sums, out, y.m, tile, i > first);
         }
+        if (S::ahead) copy_rows<S>(p, next);
     }
     store_sums<S>(sums, out, y.m, y.rows);
 }
@@ -158,8 +174,8 @@ static __device__ void schur_columns(const schur_system &y, real beta, int64_t i
 
 /* How far the step goes, and the mean of the new residual, from the numbers of the columns. No step where the curvature
  * is not positive. */
-static __device__ __forceinline__ void schur_length(const schur_state &s, const double (&column)[COLUMN_NUMBERS],
-                                                    real *length, real *mean) {
+static __device__ __forceinline__ void schur_length(const schur_state &s, const double *column, real *length,
+                                                    real *mean) {
     *length = column[0] > 0 ? (real)(s.rho / column[0]) : 0;
     *mean = column[0] > 0 && s.count > 0 ? (real)((column[2] - (double)*length * column[1]) / s.count) : 0;
 }
@@ -193,7 +209,7 @@ static __device__ __forceinline__ bool schur_goes_on(const schur_state &s, doubl
 }
 
 /* After schur_start. */
-static __device__ __forceinline__ bool schur_started(schur_state &s, const double (&column)[COLUMN_NUMBERS]) {
+static __device__ __forceinline__ bool schur_started(schur_state &s, const double *column) {
     s.step = 0;
     s.beta = 0;
     s.rho = column[0];
@@ -202,8 +218,7 @@ static __device__ __forceinline__ bool schur_started(schur_state &s, const doubl
 }
 
 /* After the vectors of a step. */
-static __device__ __forceinline__ bool schur_stepped(schur_state &s, const double (&column)[COLUMN_NUMBERS],
-                                                     const double (&vector)[VECTOR_NUMBERS]) {
+static __device__ __forceinline__ bool schur_stepped(schur_state &s, const double *column, const double *vector) {
     s.slope = vector[2];
     s.reach = vector[3];
     if (!(column[0] > 0)) return false;

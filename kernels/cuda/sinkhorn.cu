@@ -191,8 +191,8 @@ struct sinkhorn_work {
     static __device__ bool has_column_numbers(int32_t mode) { return mode != MOVE; }
     static __device__ bool has_vectors(int32_t mode) { return mode == STEP; }
     static __device__ bool is_last(int32_t mode) { return ::is_last(mode); }
-    static __device__ void decide(const call &c, state &s, const double (&row)[ROW_NUMBERS],
-                                  const double (&column)[COLUMN_NUMBERS], const double (&vector)[VECTOR_NUMBERS]) {
+    static __device__ void decide(const call &c, state &s, const double *row, const double *column,
+                                  const double *vector) {
         control_decide(s, c.options, row, column, vector);
     }
     static __device__ void look(block &here) { look_at_scales(here); }
@@ -211,7 +211,7 @@ struct sinkhorn_work {
  * numbers and some; the costs are read once, and again where the kernel is made again. Team GRID: all blocks have a
  * share of the rows and of the columns of all problems; a tick reads every element of a kernel once. A thread has the
  * columns of team.cuh and the sums of its columns in registers. Sums run in an order that depends on n and m only. */
-template <class S> static __global__ void __launch_bounds__(THREADS, 2) sinkhorn_kernel(sinkhorn_call call) {
+template <class S> static __global__ void __launch_bounds__(THREADS, S::blocks) sinkhorn_kernel(sinkhorn_call call) {
     MOVER_SHARED_DYNAMIC(unsigned char, shared);
     MOVER_SHARED(block_state, here, [1]);
     drive<S, sinkhorn_work>(call, shared, here[0]);

@@ -5,9 +5,9 @@
  * problem, or of all blocks of a cooperative launch. The work of a phase is a list of items, each done by one block;
  * what an item writes belongs to it alone, and no item reads what another one of its phase writes.
  *
- * A row belongs to a group of threads, a warp or the block. Thread t of a group of G owns the columns c G + t of a
- * tile: neighbours read neighbouring numbers, whatever the address of the row. Sums over a row run over the columns of
- * a thread, then over the lanes, then over the warps: they depend on m only.
+ * A row belongs to a group of threads, a warp or the block. A thread owns vectors of 16 bytes, its neighbours the next
+ * ones; they are read as vectors where the row begins at such an address. Sums over a row run over the columns of a
+ * thread, then over the lanes, then over the warps: they depend on m only.
  */
 #ifndef MOVER_CUDA_TEAM_CUH
 #define MOVER_CUDA_TEAM_CUH
@@ -17,7 +17,7 @@
 #include "real.h"
 #include "reduce.cuh"
 
-enum { THREADS = PLANNER_THREADS, WARPS = THREADS / WARP };
+enum { THREADS = PLANNER_THREADS, WARPS = THREADS / WARP, VECTOR = REALS_PER_VECTOR };
 enum { ROW_NUMBERS = 2, COLUMN_NUMBERS = 5, VECTOR_NUMBERS = 4 }; /* sums of each phase */
 enum { MOST_ROWS = PLANNER_WARP_BYTES / PLANNER_NARROW_BYTES };   /* that a group has in flight */
 
@@ -34,10 +34,16 @@ template <planner_team team_, planner_row row_> struct team_shape {
     static constexpr int groups = THREADS / group;
     static constexpr int bytes = row_ == PLANNER_NARROW ? (int)PLANNER_NARROW_BYTES
                                  : row_ == PLANNER_WARP ? (int)PLANNER_WARP_BYTES
+                                 : row_ == PLANNER_LONG ? (int)PLANNER_LONG_BYTES
                                                         : (int)PLANNER_WHOLE_BYTES;
     static constexpr int columns = bytes / (int)sizeof(real);
     static constexpr int tile = group * columns;
-    static constexpr int rows = 64 / bytes;
+    static constexpr int rows = row_ == PLANNER_LONG ? 2 : 64 / bytes;
+    /* Reads the next rows while it sums the present. */
+    static constexpr bool ahead = row_ == PLANNER_WHOLE || row_ == PLANNER_LONG;
+    /* Blocks of a multiprocessor, which bounds the registers of a thread. */
+    static constexpr bool light = row_ == PLANNER_WHOLE || row_ == PLANNER_WIDE;
+    static constexpr int blocks = team_ == PLANNER_BLOCK || (light && MOVER_REAL_BITS == 32) ? 2 : 1;
     typedef typename index_of<wide>::type index; /* of a column */
 };
 } // namespace
@@ -45,6 +51,7 @@ template <planner_team team_, planner_row row_> struct team_shape {
 /* Shared memory of a block for its reductions. */
 typedef struct team_scratch {
     double numbers[WARPS][COLUMN_NUMBERS];
+    double totals[ROW_NUMBERS + COLUMN_NUMBERS + VECTOR_NUMBERS];
     double slices[THREADS];
     real sums[2][THREADS];
     real reduce[2][WARPS][MOST_ROWS];
@@ -72,27 +79,53 @@ template <class S> static __device__ __forceinline__ int team_place() { return (
 
 /* Element c of a thread is this column of a tile. */
 template <class S> static __device__ __forceinline__ typename S::index column_of(typename S::index tile, int c) {
-    return tile * S::tile + c * S::group + team_place<S>();
+    return tile * S::tile + c / VECTOR * (S::group * VECTOR) + team_place<S>() * VECTOR + c % VECTOR;
 }
+
+static __device__ __forceinline__ bool is_aligned(const real *row) { return (size_t)row % sizeof(real_vector) == 0; }
 
 /* x = the thread's columns of a row of m numbers, `fill` beyond them. */
 template <class S>
 static __device__ __forceinline__ void load_columns(real (&x)[S::columns], const real *row, typename S::index m,
                                                     typename S::index tile, real fill) {
+    const bool aligned = is_aligned(row);
     MOVER_UNROLL
-    for (int c = 0; c < S::columns; c++) {
+    for (int c = 0; c < S::columns; c += VECTOR) {
         const typename S::index j = column_of<S>(tile, c);
-        x[c] = j < m ? row[j] : fill;
+        if (aligned && j + VECTOR <= m) {
+            const real_vector vector = *reinterpret_cast<const real_vector *>(row + j);
+            x[c] = vector.x;
+            x[c + 1] = vector.y;
+#if MOVER_REAL_BITS == 32
+            x[c + 2] = vector.z;
+            x[c + 3] = vector.w;
+#endif
+            continue;
+        }
+        MOVER_UNROLL
+        for (int e = 0; e < VECTOR; e++) x[c + e] = j + e < m ? row[j + e] : fill;
     }
 }
 
 template <class S>
 static __device__ __forceinline__ void store_columns(const real (&x)[S::columns], real *row, typename S::index m,
                                                      typename S::index tile) {
+    const bool aligned = is_aligned(row);
     MOVER_UNROLL
-    for (int c = 0; c < S::columns; c++) {
+    for (int c = 0; c < S::columns; c += VECTOR) {
         const typename S::index j = column_of<S>(tile, c);
-        if (j < m) row[j] = x[c];
+        if (aligned && j + VECTOR <= m) {
+#if MOVER_REAL_BITS == 32
+            const real_vector vector = {x[c], x[c + 1], x[c + 2], x[c + 3]};
+#else
+            const real_vector vector = {x[c], x[c + 1]};
+#endif
+            *reinterpret_cast<real_vector *>(row + j) = vector;
+            continue;
+        }
+        MOVER_UNROLL
+        for (int e = 0; e < VECTOR; e++)
+            if (j + e < m) row[j + e] = x[c + e];
     }
 }
 
@@ -185,21 +218,29 @@ static __device__ __forceinline__ void store_numbers(const double (&number)[coun
     __syncthreads();
 }
 
-/* number[which] = the sum, or for the last the largest, of part[which, 0 ... items). For every lane of the one warp
- * that calls it. */
+/* total[which] = the sum, or for the last the largest, of part[which, 0 ... items); 0 where there are `none`. A warp
+ * has a number: the first the number `first`, so that several calls share the warps. All threads of the block, which
+ * must meet before `total` is read. */
 template <int count>
-static __device__ __forceinline__ void load_numbers(double (&number)[count], const double *part, int64_t items,
-                                                    bool last_is_largest) {
-    MOVER_UNROLL
-    for (int which = 0; which < count; which++) {
-        const bool largest = last_is_largest && which == count - 1;
-        double value = 0;
-        for (int64_t item = threadIdx.x % WARP; item < items; item += WARP) {
-            const double other = part[which * items + item];
-            value = largest ? fmax(value, other) : value + other;
-        }
-        number[which] = largest ? mover_warp_max(value) : mover_warp_sum(value);
+static __device__ __forceinline__ void total_numbers(double *total, const double *part, int64_t items, bool none,
+                                                     int first, bool last_is_largest) {
+    const int which = ((int)threadIdx.x / WARP + WARPS - first % WARPS) % WARPS;
+    static_assert(count <= WARPS, "a warp for every number");
+    if (which >= count) return;
+    const bool largest = last_is_largest && which == count - 1;
+    double value = 0;
+    for (int64_t item = threadIdx.x % WARP; !none && item < items; item += WARP) {
+        const double other = part[which * items + item];
+        value = largest ? fmax(value, other) : value + other;
     }
+    value = largest ? mover_warp_max(value) : mover_warp_sum(value);
+    if (threadIdx.x % WARP == 0) total[which] = value;
+}
+
+static __device__ __forceinline__ double *row_totals(team_scratch &scratch) { return scratch.totals; }
+static __device__ __forceinline__ double *column_totals(team_scratch &scratch) { return scratch.totals + ROW_NUMBERS; }
+static __device__ __forceinline__ double *vector_totals(team_scratch &scratch) {
+    return scratch.totals + ROW_NUMBERS + COLUMN_NUMBERS;
 }
 
 /* ---- columns ---------------------------------------------------------------------------------------------------- */
@@ -221,6 +262,8 @@ static __device__ __forceinline__ column_place place_of(int64_t item, int64_t wi
     return at;
 }
 
+enum { AT_ONCE = 4 }; /* loads of a thread on their way */
+
 /* The sum of a column over all chunks, slice by slice, for its owner. partial (chunks, m). All threads of the block;
  * `shared` (THREADS) is free again after a further barrier. */
 static __device__ __forceinline__ real sum_chunks(const real *partial, int64_t chunks, int64_t m,
@@ -228,7 +271,13 @@ static __device__ __forceinline__ real sum_chunks(const real *partial, int64_t c
     const int64_t each = (chunks + at.slices - 1) / at.slices;
     const int64_t first = at.slice * each, last = first + each < chunks ? first + each : chunks;
     real sum = 0;
-    for (int64_t chunk = first; at.j < m && chunk < last; chunk++) sum += partial[chunk * m + at.j];
+    for (int64_t chunk = first; at.j < m && chunk < last; chunk += AT_ONCE) {
+        real value[AT_ONCE];
+        MOVER_UNROLL
+        for (int q = 0; q < AT_ONCE; q++) value[q] = chunk + q < last ? partial[(chunk + q) * m + at.j] : 0;
+        MOVER_UNROLL
+        for (int q = 0; q < AT_ONCE; q++) sum += value[q];
+    }
     if (at.slices == 1) return sum;
     shared[threadIdx.x] = sum;
     __syncthreads();

@@ -109,6 +109,8 @@ static __device__ __forceinline__ void list_keep(const tick_lists &lists, int64_
             TICKS_TOGETHER(function, kernel, PLANNER_WARP, plan, ticks_items, exec, call);                             \
         case PLANNER_WHOLE:                                                                                            \
             TICKS_TOGETHER(function, kernel, PLANNER_WHOLE, plan, ticks_items, exec, call);                            \
+        case PLANNER_LONG:                                                                                             \
+            TICKS_TOGETHER(function, kernel, PLANNER_LONG, plan, ticks_items, exec, call);                             \
         default:                                                                                                       \
             TICKS_TOGETHER(function, kernel, PLANNER_WIDE, plan, ticks_items, exec, call);                             \
         }                                                                                                              \

@@ -117,12 +117,12 @@ std::vector<double> plain_plan(int64_t n, int64_t m, double epsilon, const std::
     return plan;
 }
 
-/* Sizes of all shapes: a block, rows of a warp, of a block, and rows that are read again. */
+/* Sizes of all shapes: a block, rows of a warp, of a block, long ones, and rows that are read again. */
 struct Size {
     int64_t n, m;
 };
 const Size alone[] = {{1, 1}, {1, 7}, {6, 1}, {5, 3}, {33, 31}, {17, 40}};
-const Size together[] = {{260, 5}, {19, 301}, {9, 2053}};
+const Size together[] = {{260, 5}, {19, 301}, {5, 1029}, {9, 2053}, {4, 4099}};
 
 template <class T> class SinkhornOf : public OnDevice {
   protected:
@@ -434,9 +434,12 @@ TEST(Planner, DependsOnSizesAndTheLimitOnly) {
     EXPECT_EQ(planner_of(257, 4, 4, limit).team, PLANNER_GRID);
     EXPECT_EQ(planner_of(300, 256, 4, limit).row, PLANNER_WARP);
     EXPECT_EQ(planner_of(3, 257, 4, limit).row, PLANNER_WHOLE);
-    EXPECT_EQ(planner_of(3, 2049, 4, limit).row, PLANNER_WIDE);
+    EXPECT_EQ(planner_of(3, 2048, 4, limit).row, PLANNER_WHOLE);
+    EXPECT_EQ(planner_of(3, 2049, 4, limit).row, PLANNER_LONG);
+    EXPECT_EQ(planner_of(3, 4097, 4, limit).row, PLANNER_WIDE);
     EXPECT_EQ(planner_of(3, 129, 8, limit).row, PLANNER_WHOLE);
-    EXPECT_EQ(planner_of(3, 1025, 8, limit).row, PLANNER_WIDE);
+    EXPECT_EQ(planner_of(3, 1025, 8, limit).row, PLANNER_LONG);
+    EXPECT_EQ(planner_of(3, 2049, 8, limit).row, PLANNER_WIDE);
     for (const int64_t n : {1, 31, 257, 1024, 8192, 100000})
         for (const int64_t m : {1, 63, 512, 513, 4097, 3000000}) {
             const planner plan = planner_of(n, m, 4, limit);
