@@ -13,6 +13,11 @@
 
 #include "mover/mover.h"
 
+// Headers of torch 2.11 know the check without torch's own message only.
+#ifndef STABLE_TORCH_ERROR_CODE_CHECK
+#define STABLE_TORCH_ERROR_CODE_CHECK TORCH_ERROR_CODE_CHECK
+#endif
+
 namespace mover_torch {
 
 using torch::stable::Tensor;
