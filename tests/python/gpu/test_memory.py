@@ -54,9 +54,10 @@ def test_transport_takes_plan_and_cost(solver, max_iter, transported):
 def test_values_of_transport_keep_no_matrix(transported):
     x, y = transported
     square = 4 * 4096**2
+    before = torch.cuda.memory_allocated()
     forward, value = peak(lambda: ops.transport_value(x, y))  # costs and kernel, while it iterates
     assert forward <= 2 * square * 9 // 8
-    assert torch.cuda.memory_allocated() < square
+    assert torch.cuda.memory_allocated() - before < square // 8
     backward, _ = peak(lambda: torch.autograd.grad(value, (x, y)))
     assert backward <= square * 9 // 8 + 2 * x.numel() * 4
 
