@@ -18,13 +18,14 @@ import torch
 Run = Callable[[], Any]
 SECONDS, LEAST, MOST = 0.25, 5, 100
 LIMIT = 2.0  # seconds: what takes longer is timed once
+NO_TIME = "no time was left"
 
 
 class OutOfTime(Exception):
     """The time that the benchmarks were given is over."""
 
     def __init__(self) -> None:
-        super().__init__("no time was left")
+        super().__init__(NO_TIME)
 
 
 class Clock:

@@ -13,7 +13,7 @@ import torch
 
 import mover.ops
 from gpu import contrast, environment, logdet, ranking, rates, summary, transport, triples
-from gpu.clock import Clock
+from gpu.clock import NO_TIME, Clock
 
 BENCHMARKS = {
     "transport": transport,
@@ -57,7 +57,10 @@ def main(names: list[str], plan: str, out: Path, within: float | None, commit: s
         if broken:
             print(f"{name}: mover failed: {broken[0]}", file=sys.stderr)
             failed.append(name)
-        record = {"command": command, "environment": described, "rates": measured.record(), "rows": rows}
+        kept = [row for row in rows if not untimed(row)]
+        if len(kept) < len(rows):
+            print(f"{name}: {len(rows) - len(kept)} of {len(rows)} sizes are left out: no time was left", flush=True)
+        record = {"command": command, "environment": described, "rates": measured.record(), "rows": kept}
         for path in write(name, record, out):
             print(f"{path} written", flush=True)
         print(f"{write_summary(out)} written", flush=True)
@@ -71,6 +74,12 @@ def failures_of_mover(rows: list[dict]) -> list[str]:
     entries = [item for row in rows for item in row.get("contenders", {}).items()]
     told = [entry.get(key, "") for name, entry in entries if name.startswith(OURS) for key in TOLD]
     return [text for text in told if "raises" in text]
+
+
+def untimed(row: dict) -> bool:
+    """Whether there was no time left for mover at this size."""
+    ours = [entry for name, entry in row.get("contenders", {}).items() if name.startswith(OURS)]
+    return bool(ours) and all(entry.get("absent") == NO_TIME for entry in ours)
 
 
 def without_kernels() -> str:
