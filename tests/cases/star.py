@@ -21,6 +21,20 @@ def embeddings(names: Sequence[str], n: int, d: int) -> dict[str, Tensor]:
     }
 
 
+def sets(sizes: dict[str, int], d: int) -> dict[str, Tensor]:
+    """`embeddings` of which every modality keeps its first rows only, as many as `sizes` says."""
+    z = embeddings(list(sizes), max(sizes.values()), d)
+    return {name: z[name].detach()[:size].requires_grad_() for name, size in sizes.items()}
+
+
+def mixed(z: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The rows of every modality in a random order of its own."""
+    return {
+        name: rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(m))]
+        for m, (name, rows) in enumerate(z.items())
+    }
+
+
 def star_weights(plans: list[Tensor], masses: Tensor) -> Weights:
     """plans (B, B) from the anchor to every other modality, masses (B) of the anchor -> weight of every group."""
     n = len(masses)

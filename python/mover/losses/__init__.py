@@ -2,7 +2,17 @@
 
 from mover.losses.mover import MoverLoss
 from mover.losses.objective import Objective, build_objective
+from mover.losses.ot_barycenter import OTBarycenterLoss
+from mover.losses.ot_loop import OTLoopLoss
 from mover.losses.pairwise import PairwiseLoss
 from mover.losses.volume_contrastive import VolumeContrastiveLoss
 
-__all__ = ["MoverLoss", "Objective", "PairwiseLoss", "VolumeContrastiveLoss", "build_objective"]
+__all__ = [
+    "MoverLoss",
+    "OTBarycenterLoss",
+    "OTLoopLoss",
+    "Objective",
+    "PairwiseLoss",
+    "VolumeContrastiveLoss",
+    "build_objective",
+]

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mover.errors import UserError
 from mover.ops.inputs import at_least_float32
@@ -76,20 +77,48 @@ def check_embeddings(z: Mapping[str, Tensor], modalities: Sequence[str], present
     return Clips(tuple(torch.where(mask.unsqueeze(1), r, fixed) for mask, r in zip(there, rows, strict=True)), there)
 
 
+def check_sets(z: Mapping[str, Tensor], modalities: Sequence[str], present: Present | None = None) -> Clips:
+    """As `check_embeddings`, for losses that compare sets: modalities may have different numbers of rows, (B_m, d).
+
+    Those that have fewer are filled up with rows that are not there; masks of `present` are bool (B_m,).
+    """
+    shapes = {name: tuple(z[name].shape) for name in modalities if name in z}
+    sizes = [shape[0] for shape in shapes.values() if len(shape) == 2]
+    if len(sizes) < len(modalities) or len(set(sizes)) == 1:
+        return check_embeddings(z, modalities, present)
+    if len({shape[1] for shape in shapes.values()}) > 1:
+        raise UserError(f"Embeddings must have the same width d in every modality, got {shapes}.")
+    most = max(sizes)
+    filled, there = {}, {}
+    for name in modalities:
+        rows = z[name]
+        mask = (present or {}).get(name)
+        if mask is None:
+            mask = torch.ones(rows.shape[0], dtype=torch.bool, device=rows.device)
+        _check_mask(name, mask, rows.shape[0])
+        filled[name] = pad(rows, (0, 0, 0, most - rows.shape[0]))
+        there[name] = pad(mask, (0, most - rows.shape[0]))
+    return check_embeddings(filled, modalities, there)
+
+
 def _presence(present: Present, modalities: Sequence[str], like: Tensor) -> Tensor | None:
     """bool (k, B) on the device of `like` (B, d), or None where everything is present, which has to be asked of the
     device."""
     size = like.shape[0]
     for name in modalities:
-        mask = present.get(name)
-        if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != (size,)):
-            raise UserError(
-                f"present['{name}'] must be a bool tensor of shape ({size},), one entry per clip, "
-                f"got {mask.dtype} of shape {tuple(mask.shape)}."
-            )
+        if name in present:
+            _check_mask(name, present[name], size)
     everywhere = torch.ones(size, dtype=torch.bool, device=like.device)
     there = torch.stack([present.get(name, everywhere).to(like.device) for name in modalities])
     return None if bool(there.all()) else there
+
+
+def _check_mask(name: str, mask: Tensor, size: int) -> None:
+    if mask.dtype != torch.bool or tuple(mask.shape) != (size,):
+        raise UserError(
+            f"present['{name}'] must be a bool tensor of shape ({size},), one entry per clip, "
+            f"got {mask.dtype} of shape {tuple(mask.shape)}."
+        )
 
 
 def anchor_first(modalities: Sequence[str], anchor: str) -> list[str]:

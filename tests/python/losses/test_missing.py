@@ -9,7 +9,7 @@ from cases.star import best_weights, embeddings, star_weights, tangent, weighted
 from mover import ops, reference
 from mover.config import ObjectiveConfig, TransportConfig
 from mover.errors import UserError
-from mover.losses import MoverLoss, PairwiseLoss, VolumeContrastiveLoss, build_objective
+from mover.losses import MoverLoss, OTBarycenterLoss, OTLoopLoss, PairwiseLoss, VolumeContrastiveLoss, build_objective
 from mover.losses.contrast import symmetric_cross_entropy
 from mover.losses.embeddings import check_embeddings
 
@@ -42,6 +42,7 @@ def losses(names):
     made += [MoverLoss(names, anchor, EXACT, groups=groups) for groups in ("auto", "hard", "topk", "sample")]
     made += [MoverLoss(names, anchor, EXACT.model_copy(update={"plan_gradient": "implicit"}))]
     made += [MoverLoss(names, anchor, EXACT, volume="log")]
+    made += [OTLoopLoss(names, EXACT), OTBarycenterLoss(names, anchor, EXACT)]
     if len(names) == 3:
         made += [MoverLoss(names, anchor, EXACT, weights="cyclic")]
     return [loss.double() for loss in made]
