@@ -8,16 +8,22 @@ that name the field. Units are in the field names or their descriptions.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mover.presets import PRESETS
 
 BUILT_IN = ("text", "video", "audio")
 """The modalities with a section of their own under `model`; any other is named and described under `model.others`."""
 RESERVED = ("ids", "text_owner", "labels", "provenance", "id", "label")
 """What else a file of embeddings holds, beside `<modality>_present`: no names of modalities."""
 
+PresetName = Literal[
+    "mover", "mover-paper", "gram", "pairwise", "text-anchor", "image-anchor", "ot-loop", "ot-barycenter"
+]
 CandidateGroups = Literal["auto", "all", "hard", "topk", "sample"]
 JointWeights = Literal["star", "cyclic"]
 VolumeKind = Literal["volume", "log"]
@@ -27,6 +33,7 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+BarycenterRounds = Annotated[int, Field(ge=1, le=5)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -180,21 +187,35 @@ class TransportConfig(Section):
         "auto", description="newton: finish with Newton steps, for a small epsilon or tol; auto: only where they pay"
     )
     plan_gradient: Literal["detached", "implicit"] = Field(
-        "detached", description="implicit: the loss also differentiates through the plan"
+        "detached",
+        description="implicit: the mover term, too, differentiates through its plans, as ot_loop always does",
     )
 
 
 class ObjectiveConfig(Section):
-    """Weights and options of the loss terms. A preset sets the three weights; explicit weights win over it."""
+    """Weights and options of the loss terms. A preset sets the weights; explicit weights win over it."""
 
-    preset: Literal["mover", "mover-paper", "gram", "pairwise"] = Field(
+    preset: PresetName = Field(
         "mover",
-        description="mover: all three terms; mover-paper: without pairwise; gram: volume contrast; pairwise",
+        description="mover: the first three terms; mover-paper: without pairwise; gram: volume contrast; pairwise: "
+        "InfoNCE of all pairs; text-anchor, image-anchor: of the pairs with text, with video or image; ot-loop, "
+        "ot-barycenter: pairwise and that regulariser",
     )
     mover: NonNegativeFloat | None = Field(None, description="weight of the transport-weighted volume (eq. 8)")
     volume_contrastive: NonNegativeFloat | None = Field(None, description="weight of the volume contrast (eq. 9-10)")
     pairwise: NonNegativeFloat | None = Field(None, description="weight of the pairwise InfoNCE")
-    anchor: str = Field("text", description="anchor of the star weights and of the volume contrast")
+    ot_loop: NonNegativeFloat | None = Field(
+        None, description="weight of the loop of transport distances between the modalities"
+    )
+    ot_barycenter: NonNegativeFloat | None = Field(
+        None, description="weight of the transport of all modalities to their barycenter"
+    )
+    pairwise_anchor: str | None = Field(
+        None, description="modality in every pair of the pairwise term; default: that of the preset, or all pairs"
+    )
+    anchor: str = Field(
+        "text", description="anchor of the star weights, of the volume contrast and of the barycenter's start"
+    )
     groups: CandidateGroups = Field(
         "auto",
         description="groups of the mover term: all; hard, the best match; topk, combinations of the best; sample, "
@@ -208,6 +229,14 @@ class ObjectiveConfig(Section):
     volume: VolumeKind = Field("volume", description="measure of the mover term; log: its logarithm, smoothed at 1e-3")
     mover_start: Fraction = Field(0.0, description="share of the run after which the mover term begins")
     mover_warmup: Fraction = Field(0.1, description="share of the run over which it rises to its weight")
+    cycle: NonNegativeFloat = Field(
+        1.0, description="ot_loop: weight, within the term, of returning to the row from which the loop set out"
+    )
+    barycenter_rounds: BarycenterRounds = Field(
+        2, description="ot_barycenter: updates of the barycenter, which starts from the rows of the anchor"
+    )
+    ot_start: Fraction = Field(0.0, description="share of the run after which ot_loop and ot_barycenter begin")
+    ot_warmup: Fraction = Field(0.1, description="share of the run over which they rise to their weights")
     temperature: PositiveFloat = Field(0.07, description="first temperature of both contrasts; learned as a logarithm")
     learn_temperature: bool = Field(True, description="false: the temperatures stay as they begin")
     label_smoothing: Fraction = Field(0.1, description="label smoothing of both contrasts")
@@ -215,6 +244,21 @@ class ObjectiveConfig(Section):
         "all", description="negatives: leave the positive out of the denominator, as eq. 9 is printed"
     )
     transport: TransportConfig = TransportConfig()
+
+    def anchor_of_pairs(self, modalities: Sequence[str]) -> str | None:
+        """The modality in every pair of the pairwise term, None for all pairs.
+
+        Raises ValueError, which names the setting, where a run of these modalities has none that would do.
+        """
+        named = self.pairwise_anchor
+        if named is None:
+            try:
+                return PRESETS[self.preset].pairwise_anchor(modalities)
+            except ValueError as error:
+                raise ValueError(f"objective.preset: {self.preset}: {error}") from None
+        if named not in modalities:
+            raise ValueError(f"objective.pairwise_anchor: '{named}' is not among modalities {list(modalities)}")
+        return named
 
 
 class OptimizerConfig(Section):
@@ -293,6 +337,7 @@ class Config(Section):
         if self.objective.anchor not in self.modalities:
             anchor = self.objective.anchor
             raise ValueError(f"objective.anchor: '{anchor}' is not among modalities {list(self.modalities)}")
+        self.objective.anchor_of_pairs(self.modalities)
         if self.data.cache == "features" and not self.frozen:
             raise ValueError(
                 "data.cache: features keeps what frozen towers give, and no tower of this run is frozen; set "

@@ -52,6 +52,12 @@ class Leaf:
         return _allowed(self.info.annotation, list(self.info.metadata))
 
     @property
+    def choices(self) -> list[str]:
+        """The words that the setting may be, none where it is no choice of words."""
+        bare = _strip(self.info.annotation)[0]
+        return [str(value) for value in get_args(bare)] if get_origin(bare) is Literal else []
+
+    @property
     def placeholder(self) -> str:
         """The short name of the value in the help: `INT`."""
         return _placeholder(self.info.annotation)

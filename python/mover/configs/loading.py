@@ -176,7 +176,9 @@ def _sentence(problem: Any) -> str:
     for end in range(len(location), 0, -1):
         leaf = leaf_at(Config, ".".join(location[:end]), kind)
         if leaf is not None:
-            return f"{leaf.path}: expected {leaf.allowed}, got {shown}."
+            close = difflib.get_close_matches(str(problem["input"]), leaf.choices, n=1)
+            hint = f"; did you mean {close[0]}?" if close else "."
+            return f"{leaf.path}: expected {leaf.allowed}, got {shown}{hint}"
     return f"{path}: expected a section of 'key: value' lines, got {shown}."
 
 

@@ -1,4 +1,4 @@
-"""The total objective: weighted terms, presets, and the late start of the mover term. MOVER eq. 11."""
+"""The total objective: weighted terms, and the late start of those that rest on transport. MOVER eq. 11."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,28 +9,22 @@ from mover.config import ObjectiveConfig
 from mover.errors import UserError
 from mover.losses.embeddings import Present, check_embeddings, pairs_of
 from mover.losses.mover import MoverLoss
+from mover.losses.ot_barycenter import OTBarycenterLoss
+from mover.losses.ot_loop import OTLoopLoss
 from mover.losses.pairwise import PairwiseLoss
 from mover.losses.transport import transport_pairs
 from mover.losses.volume_contrastive import VolumeContrastiveLoss
+from mover.presets import PRESETS
 
-# weights of (mover, volume_contrastive, pairwise)
-PRESETS = {
-    "mover": (1.0, 1.0, 1.0),
-    "mover-paper": (1.0, 1.0, 0.0),
-    "gram": (0.0, 1.0, 0.0),
-    "pairwise": (0.0, 0.0, 1.0),
-}
+TERMS = ("mover", "volume_contrastive", "pairwise", "ot_loop", "ot_barycenter")
+"""Settings of the weights, of the terms in a log, and of a preset's weights."""
 
 
 def resolve_weights(config: ObjectiveConfig) -> dict[str, float]:
     """The final weight of every term: that of the preset, unless the configuration sets its own."""
-    explicit = {
-        "mover": config.mover,
-        "volume_contrastive": config.volume_contrastive,
-        "pairwise": config.pairwise,
-    }
-    preset = dict(zip(explicit, PRESETS[config.preset], strict=True))
-    return {name: preset[name] if weight is None else weight for name, weight in explicit.items()}
+    preset = PRESETS[config.preset]
+    explicit = {name: getattr(config, name) for name in TERMS}
+    return {name: getattr(preset, name) if weight is None else weight for name, weight in explicit.items()}
 
 
 def build_objective(config: ObjectiveConfig, modalities: Sequence[str]) -> "Objective":
@@ -39,7 +33,7 @@ def build_objective(config: ObjectiveConfig, modalities: Sequence[str]) -> "Obje
 
 
 class Objective(nn.Module):
-    """Weighted sum of the terms `mover`, `volume_contrastive` and `pairwise`; a term of weight 0 does not exist."""
+    """Weighted sum of the terms in TERMS; a term of weight 0 does not exist."""
 
     def __init__(self, config: ObjectiveConfig, modalities: Sequence[str]) -> None:
         """Raises UserError if all weights are 0, and what the terms raise."""
@@ -48,7 +42,7 @@ class Objective(nn.Module):
         self.modalities = list(modalities)
         self.weights = {name: weight for name, weight in resolve_weights(config).items() if weight > 0}
         if not self.weights:
-            raise UserError("All weights of the objective are 0. Set objective.mover, volume_contrastive or pairwise.")
+            raise UserError(f"All weights of the objective are 0. Set one of objective.{', '.join(TERMS)}.")
         self.terms = nn.ModuleDict({name: self._build(name) for name in self.weights})
 
     def _build(self, name: str) -> nn.Module:
@@ -73,8 +67,17 @@ class Objective(nn.Module):
                 label_smoothing=config.label_smoothing,
                 denominator=config.denominator,
             )
+        if name == "ot_loop":
+            return OTLoopLoss(self.modalities, config.transport, cycle=config.cycle)
+        if name == "ot_barycenter":
+            return OTBarycenterLoss(self.modalities, config.anchor, config.transport, rounds=config.barycenter_rounds)
+        try:
+            anchor = config.anchor_of_pairs(self.modalities)
+        except ValueError as error:
+            raise UserError(f"{error}.") from None
         return PairwiseLoss(
             self.modalities,
+            anchor,
             temperature=config.temperature,
             learn_temperature=config.learn_temperature,
             label_smoothing=config.label_smoothing,
@@ -83,15 +86,26 @@ class Objective(nn.Module):
     def weight(self, name: str, progress: float) -> float:
         """The weight of a term when the share `progress` of the run is done, in [0, 1].
 
-        The mover term has weight 0 up to `mover_start` and rises linearly over the share `mover_warmup` after it.
+        The mover term has weight 0 up to `mover_start` and rises linearly over the share `mover_warmup` after it;
+        ot_loop and ot_barycenter do so by `ot_start` and `ot_warmup`.
         """
-        full = self.weights.get(name, 0.0)
-        if name != "mover":
+        full, config = self.weights.get(name, 0.0), self.config
+        if name == "mover":
+            start, warmup = config.mover_start, config.mover_warmup
+        elif name in ("ot_loop", "ot_barycenter"):
+            start, warmup = config.ot_start, config.ot_warmup
+        else:
             return full
-        since = progress - self.config.mover_start
-        if self.config.mover_warmup == 0:
+        since = progress - start
+        if warmup == 0:
             return full if since >= 0 else 0.0
-        return full * min(max(since / self.config.mover_warmup, 0.0), 1.0)
+        return full * min(max(since / warmup, 0.0), 1.0)
+
+    def check_batch(self, size: int) -> None:
+        """Raises UserError, with the count, where a batch of so many clips makes more groups than memory may hold."""
+        for term in self.terms.values():
+            if isinstance(term, MoverLoss):
+                term.check_batch(size)
 
     def forward(
         self, z: Mapping[str, Tensor], progress: float = 1.0, present: Present | None = None
@@ -105,9 +119,7 @@ class Objective(nn.Module):
         """
         clips = check_embeddings(z, self.modalities, present)
         present = present if clips.present is not None else None
-        for term in self.terms.values():
-            if isinstance(term, MoverLoss):
-                term.check_batch(clips.rows[0].shape[0])  # at the first step, also where the term starts late
+        self.check_batch(clips.rows[0].shape[0])  # at the first step, also where the term starts late
         terms = {name: term(z, present) for name, term in self.terms.items() if self.weight(name, progress) > 0}
         if not terms:  # before the start of the only term: gradients of 0 rather than none
             return {"total": clips.zero()}

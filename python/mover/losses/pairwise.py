@@ -1,4 +1,4 @@
-"""InfoNCE between all pairs of modalities: keeps the signs and the pairs right, which volumes cannot see."""
+"""InfoNCE between pairs of modalities: keeps the signs and the pairs right, which volumes cannot see."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,13 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from mover.losses.contrast import symmetric_cross_entropy
-from mover.losses.embeddings import Present, check_embeddings, pairs_of
+from mover.losses.embeddings import Present, anchor_first, check_embeddings, pairs_of
 from mover.losses.temperature import Temperature
 
 
 class PairwiseLoss(nn.Module):
-    """The mean over all pairs of modalities of the cross entropy of cos / tau, both ways; one tau for all pairs.
+    """The mean over pairs of modalities of the cross entropy of cos / tau, both ways; one tau for all pairs.
 
+    The pairs are all, or those of `anchor`, where there is one.
     A pair is contrasted among the clips that have both of its modalities; pairs with fewer than two such clips are
     left out of the mean, and without any pair the loss is 0.
     """
@@ -20,14 +21,17 @@ class PairwiseLoss(nn.Module):
     def __init__(
         self,
         modalities: Sequence[str],
+        anchor: str | None = None,
         *,
         temperature: float = 0.07,
         learn_temperature: bool = True,
         label_smoothing: float = 0.1,
     ) -> None:
-        """Raises UserError for a temperature outside [0.01, 1]."""
+        """Raises UserError for an unknown anchor, or a temperature outside [0.01, 1]."""
         super().__init__()
-        self.modalities = list(modalities)
+        self.modalities = list(modalities) if anchor is None else anchor_first(modalities, anchor)
+        pairs = pairs_of(range(len(modalities)))
+        self.pairs = pairs if anchor is None else pairs[: len(modalities) - 1]  # those of the anchor come first
         self.temperature = Temperature(temperature, learn_temperature)
         self.label_smoothing = label_smoothing
 
@@ -37,13 +41,12 @@ class PairwiseLoss(nn.Module):
         Raises UserError for embeddings that do not fit.
         """
         clips = check_embeddings(z, self.modalities, present)
-        pairs = pairs_of(range(len(self.modalities)))
-        first = torch.stack([clips.rows[p] for p, _ in pairs])  # (pairs, B, d)
-        second = torch.stack([clips.rows[q] for _, q in pairs])
+        first = torch.stack([clips.rows[p] for p, _ in self.pairs])  # (pairs, B, d)
+        second = torch.stack([clips.rows[q] for _, q in self.pairs])
         with torch.autocast(first.device.type, enabled=False):
             cosines, scale = first @ second.mT, 1 / self.temperature()  # (pairs, B, B)
             if clips.present is None:
                 return symmetric_cross_entropy(cosines, self.label_smoothing, scale=scale).mean()
-            both = torch.stack([clips.present[p] & clips.present[q] for p, q in pairs])  # (pairs, B)
+            both = torch.stack([clips.present[p] & clips.present[q] for p, q in self.pairs])  # (pairs, B)
             terms = symmetric_cross_entropy(cosines, self.label_smoothing, scale=scale, usable=both)  # 0: left out
             return terms.sum() / (both.sum(-1) >= 2).sum().clamp(min=1)

@@ -110,7 +110,12 @@ def test_empty_sections_stand_for_their_defaults(tmp_path: Path) -> None:
         ({"optimizer.clip_norm": "-1"}, "optimizer.clip_norm: expected a number of more than 0, or none, got '-1'."),
         ({"optimizer.betas": "0.9"}, "optimizer.betas: expected a list of 2, each entry a number of at least 0 and l"),
         ({"optimizer.betas": "0.9,1"}, "optimizer.betas: expected a list of 2"),
-        ({"objective.preset": "magic"}, "objective.preset: expected one of mover, mover-paper, gram, pairwise, got 'm"),
+        (
+            {"objective.preset": "magic"},
+            "objective.preset: expected one of mover, mover-paper, gram, pairwise, text-anc",
+        ),
+        ({"objective.preset": "gramm"}, "got 'gramm'; did you mean gram?"),
+        ({"data.missing": "dorp"}, "data.missing: expected one of drop, mask, got 'dorp'; did you mean drop?"),
         ({"objective.transport.epsilon": "0"}, "objective.transport.epsilon: expected a number of more than 0, got"),
         ({"objective.transport.tol": "-1"}, "objective.transport.tol: expected a number of at least 0, got '-1'."),
         ({"objective.learn_temperature": "maybe"}, "objective.learn_temperature: expected true or false, got 'maybe'"),

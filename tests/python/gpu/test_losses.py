@@ -57,6 +57,9 @@ CONFIGS = {
     "paper": ObjectiveConfig(preset="mover-paper", denominator="negatives", transport=CONVERGED),
     "gram": ObjectiveConfig(preset="gram"),
     "pairwise": ObjectiveConfig(preset="pairwise"),
+    "image-anchor": ObjectiveConfig(preset="image-anchor"),
+    "ot-loop": ObjectiveConfig(preset="ot-loop", transport=CONVERGED),
+    "ot-barycenter": ObjectiveConfig(preset="ot-barycenter", transport=CONVERGED),
     "implicit": ObjectiveConfig(transport=IMPLICIT),
     "cyclic": ObjectiveConfig(weights="cyclic", transport=CONVERGED),
     "hard": ObjectiveConfig(groups="hard", transport=CONVERGED),
@@ -75,7 +78,7 @@ def test_other_numbers_of_modalities(names, device):
     check(ObjectiveConfig(transport=CONVERGED), names, device)
 
 
-@pytest.mark.parametrize("name", ["default", "topk"])
+@pytest.mark.parametrize("name", ["default", "topk", "ot-loop", "ot-barycenter"])
 def test_missing_modalities(name, device):
     rows = torch.arange(33)
     present = {"video": rows % 3 != 1, "audio": rows % 4 != 2, "text": rows % 11 != 5}

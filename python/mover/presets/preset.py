@@ -1,0 +1,30 @@
+"""What a preset sets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Weights of the terms, 0 where a term is not part of it, and the pairs of the pairwise term.
+
+    pairwise_anchors: the modality in every pair of the pairwise term is the first of these that a run has; empty:
+    all pairs.
+    """
+
+    mover: float = 0.0
+    volume_contrastive: float = 0.0
+    pairwise: float = 0.0
+    ot_loop: float = 0.0
+    ot_barycenter: float = 0.0
+    pairwise_anchors: tuple[str, ...] = ()
+
+    def pairwise_anchor(self, modalities: Sequence[str]) -> str | None:
+        """The modality in every pair, None for all pairs. Raises ValueError where the run has none that would do."""
+        there = [name for name in self.pairwise_anchors if name in modalities]
+        if there or not self.pairwise_anchors:
+            return there[0] if there else None
+        raise ValueError(
+            f"it contrasts every modality with {' or '.join(self.pairwise_anchors)}, which is not among modalities "
+            f"{list(modalities)}; add it, name another with objective.pairwise_anchor, or take preset pairwise"
+        )
