@@ -22,6 +22,7 @@ from mover.data.manifest import Clip, read_manifest, select_split
 from mover.data.tokenizer import Tokenizer
 from mover.errors import Problems, UserError
 from mover.evaluate.embed import EvaluationSet
+from mover.losses import build_objective
 from mover.models.forms import check_audio_form, check_image_form, check_text_form
 from mover.train.checkpoint import load_checkpoint_tokenizer
 from mover.train.device import pick_device
@@ -66,7 +67,7 @@ class _Checks:
             return check()
         except UserError as error:
             text = " ".join(str(error).split())
-            self.problems.append(text if text.startswith(f"{setting}:") else f"{setting}: {text}")
+            self.problems.append(text if text.startswith((f"{setting}:", f"{setting}.")) else f"{setting}: {text}")
             return None
 
     def warn(self, setting: str, text: str) -> None:
@@ -88,8 +89,10 @@ def check_run(config: Config, *, resume: bool = False, overwrite: bool = False, 
     """
     checks = _Checks()
     folder = RunFolder(config.folder)
+    size = config.train.batch_size
     checkpoint = checks.run("name", lambda: folder.admit(config, resume=resume, overwrite=overwrite))
     checks.run("output", lambda: _require_writable(folder.path))
+    checks.run("objective", lambda: build_objective(config.objective, config.modalities).check_batch(size))
     device = checks.run("train.device", lambda: pick_device(config.train.device))
     clips = checks.run("data.manifest", lambda: read_manifest(config.data.manifest))
     tokenizer = None

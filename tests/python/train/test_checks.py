@@ -72,6 +72,18 @@ def test_every_fault_is_told_at_once(settings: dict[str, Any], tmp_path: Path) -
     assert files(tmp_path) == there
 
 
+def test_objectives_that_do_not_fit_are_told_before_any_data_is_read(settings: dict[str, Any], tmp_path: Path) -> None:
+    away = {**settings, "data.manifest": str(tmp_path / "no.jsonl")}
+    nothing = {f"objective.{term}": 0 for term in ("mover", "volume_contrastive", "pairwise")}
+    assert problems(load_config("demo", {**away, **nothing}))[0].startswith("objective: All weights of the objective")
+    too_many = {"objective.groups": "sample", "objective.samples": 10**9}
+    told = problems(load_config("demo", {**away, **too_many}))
+    assert told[0].startswith("objective.samples = 1000000000 at a batch of 6 makes 6,000,000,000 groups of 3 modal")
+    cyclic = {"objective.weights": "cyclic", "objective.volume": "log"}
+    told = problems(load_config("demo", {**away, **cyclic}))
+    assert told[0].startswith("objective.weights: cyclic is the product") and told[1].startswith("data.manifest: There")
+
+
 def test_a_missing_manifest_is_told_once(settings: dict[str, Any], tmp_path: Path) -> None:
     told = problems(load_config("demo", {**settings, "data.manifest": str(tmp_path / "no.jsonl")}))
     assert len(told) == 1 and told[0].startswith("data.manifest: There is no manifest")
