@@ -20,11 +20,11 @@ class Projection(nn.Linear):
 def unit_rows(x: Tensor) -> Tensor:
     """Rows of x, float (B, d), scaled to length one, in float32 (B, d).
 
-    A row that is zero becomes the first unit vector and passes no gradient back.
+    A row that is zero becomes the first unit vector and passes no gradient back; one that is not finite becomes NaN.
     """
     x = x.float()
-    usable = torch.linalg.vector_norm(x.detach(), dim=1) > torch.finfo(torch.float32).tiny
+    zero = torch.linalg.vector_norm(x.detach(), dim=1) <= torch.finfo(torch.float32).tiny
     first = torch.zeros_like(x[:1])
     first[:, 0] = 1
-    x = torch.where(usable.unsqueeze(1), x, first)
+    x = torch.where(zero.unsqueeze(1), first, x)
     return x / torch.linalg.vector_norm(x, dim=1, keepdim=True)

@@ -219,3 +219,12 @@ def test_unit_rows() -> None:
 def test_importing_the_models_does_not_import_transformers() -> None:
     code = "import sys, mover.models; sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_row_that_is_not_finite_stays_so(bad: float) -> None:
+    x = torch.eye(3)
+    x[1, 2] = bad
+    out = unit_rows(x)
+    assert bool(torch.isnan(out[1]).any())
+    assert torch.equal(out[[0, 2]], x[[0, 2]])
