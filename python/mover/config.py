@@ -199,7 +199,8 @@ class ObjectiveConfig(Section):
         "mover",
         description="mover: the first three terms; mover-paper: without pairwise; gram: volume contrast; pairwise: "
         "InfoNCE of all pairs; text-anchor, image-anchor: of the pairs with text, with video or image; ot-loop, "
-        "ot-barycenter: pairwise and that regulariser",
+        "ot-barycenter: pairwise and that regulariser. The weights that a file sets beside its preset give way to "
+        "another preset on the command line",
     )
     mover: NonNegativeFloat | None = Field(None, description="weight of the transport-weighted volume (eq. 8)")
     volume_contrastive: NonNegativeFloat | None = Field(None, description="weight of the volume contrast (eq. 9-10)")

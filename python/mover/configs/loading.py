@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from mover.config import Config
+from mover.config import Config, ObjectiveConfig
 from mover.configs.fields import leaf_at, leaves, place_at, values_of
 from mover.errors import UserError
+from mover.presets import TERMS
 
 _FOLDER = Path(__file__).parent
 
@@ -29,7 +30,8 @@ def load_config(source: str | Path | None = None, overrides: Mapping[str, Any] |
     Args:
         source: a shipped name (`demo`) or the path of a YAML file; None: the defaults of `mover.config.Config`.
         overrides: dotted name to value, for instance `{"train.steps": 100}`. Values may be the text of the command
-            line: `"100"`, `"none"`, `"text,video"`.
+            line: `"100"`, `"none"`, `"text,video"`. With another preset than that of the file, the weights that the
+            file sets give way to those of the preset.
 
     Raises:
         UserError: no such file, bad YAML, unknown key or impossible value; the message has the file, the dotted
@@ -41,6 +43,8 @@ def load_config(source: str | Path | None = None, overrides: Mapping[str, Any] |
         path = find_config(source)
         origin = str(source)
         tree = _read_yaml(path)
+    if "objective.preset" in (overrides or {}):
+        _drop_weights(tree, (overrides or {})["objective.preset"])
     for name, value in (overrides or {}).items():
         _put(tree, name, value, origin)
     return _check(tree, origin, overrides or {})
@@ -110,6 +114,14 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected 'key: value' lines at the top, got {_show(tree)}.")
     return {str(key): value for key, value in tree.items()}
+
+
+def _drop_weights(tree: dict[str, Any], preset: Any) -> None:
+    """Take out of the tree the weights, and the anchor of pairs, that were set beside another preset than this."""
+    objective = tree.get("objective")
+    if isinstance(objective, dict) and objective.get("preset", ObjectiveConfig().preset) != preset:
+        for name in (*TERMS, "pairwise_anchor"):
+            objective.pop(name, None)
 
 
 def _put(tree: dict[str, Any], name: str, value: Any, origin: str) -> None:

@@ -14,10 +14,7 @@ from mover.losses.ot_loop import OTLoopLoss
 from mover.losses.pairwise import PairwiseLoss
 from mover.losses.transport import transport_pairs
 from mover.losses.volume_contrastive import VolumeContrastiveLoss
-from mover.presets import PRESETS
-
-TERMS = ("mover", "volume_contrastive", "pairwise", "ot_loop", "ot_barycenter")
-"""Settings of the weights, of the terms in a log, and of a preset's weights."""
+from mover.presets import PRESETS, TERMS
 
 
 def resolve_weights(config: ObjectiveConfig) -> dict[str, float]:

@@ -10,7 +10,7 @@ from mover.presets import (
     pairwise,
     text_anchor,
 )
-from mover.presets.preset import Preset
+from mover.presets.preset import TERMS, Preset
 
 PRESETS: dict[str, Preset] = {
     "mover": mover.PRESET,
@@ -23,4 +23,4 @@ PRESETS: dict[str, Preset] = {
     "ot-barycenter": ot_barycenter.PRESET,
 }
 
-__all__ = ["PRESETS", "Preset"]
+__all__ = ["PRESETS", "TERMS", "Preset"]

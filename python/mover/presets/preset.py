@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+TERMS = ("mover", "volume_contrastive", "pairwise", "ot_loop", "ot_barycenter")
+"""The terms of an objective, by the names of the settings of their weights."""
+
 
 @dataclass(frozen=True)
 class Preset:

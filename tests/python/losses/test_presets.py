@@ -16,6 +16,7 @@ from mover.config import Config, ObjectiveConfig, PresetName, TransportConfig
 from mover.configs import load_config
 from mover.errors import UserError
 from mover.losses import build_objective
+from mover.losses.objective import resolve_weights
 from mover.presets import PRESETS
 
 NAMES = ("text", "video", "audio")
@@ -195,6 +196,30 @@ def test_what_is_refused_with_the_configuration(overrides, sentence):
         load_config("demo", overrides)
     assert sentence in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_on_the_command_line_is_that_preset(preset, tmp_path):
+    """Whatever weights the file sets beside its own: demo has a small one for the mover term."""
+    plain = resolve_weights(ObjectiveConfig(preset=preset))
+    if preset != "mover":
+        assert resolve_weights(load_config("demo", {"objective.preset": preset}).objective) == plain
+    path = tmp_path / "run.yaml"
+    path.write_text("objective: {preset: gram, pairwise: 0.5, ot_loop: 0.7, pairwise_anchor: audio}\n")
+    if preset != "gram":
+        chosen = load_config(path, {"objective.preset": preset}).objective
+        assert resolve_weights(chosen) == plain and chosen.pairwise_anchor is None
+    chosen = load_config(path, {"objective.preset": preset, "objective.mover": "0.25"}).objective
+    assert resolve_weights(chosen)["mover"] == 0.25
+
+
+def test_the_preset_of_the_file_keeps_the_weights_of_the_file(tmp_path):
+    for overrides in ({}, {"objective.preset": "mover"}):
+        assert load_config("demo", overrides).objective.mover == 0.3
+    path = tmp_path / "run.yaml"
+    path.write_text("objective:\n  mover: 0.3\n")
+    assert load_config(path, {"objective.preset": "mover"}).objective.mover == 0.3
+    assert load_config(path, {"objective.preset": "gram"}).objective.mover is None
 
 
 def test_an_objective_without_a_configuration_file_refuses_as_well():
