@@ -74,6 +74,12 @@ def test_equal_sets_have_no_distance(k):
     assert all(float(tensor.grad.abs().max()) < 1e-12 for tensor in z.values())
 
 
+def test_equal_sets_at_the_defaults_in_single_precision():
+    rows = unit_rows(64, 32, dtype=torch.float32, seed=3)
+    value = OTLoopLoss(NAMES[:3], TransportConfig(), cycle=0.0)(dict.fromkeys(NAMES[:3], rows))
+    assert abs(float(value)) < 1e-5
+
+
 def test_moved_sets_are_as_far_as_they_were_moved():
     """The distance of a set from itself moved by t is |t|^2, whatever epsilon is."""
     rows, move = unit_rows(6, 5, seed=3), torch.linspace(0.1, 0.5, 5, dtype=torch.float64)
