@@ -65,7 +65,9 @@ def test_what_is_unchanged_is_not_read_again(tmp_path: Path, reads: list[int]) -
 
 
 @pytest.mark.parametrize(
-    ("content", "changed"), [(b"CONTENT", OLD + 1), (b"content, longer", OLD), (b"short", OLD - 10**9)]
+    ("content", "changed"),
+    [(b"CONTENT", OLD + 1), (b"content, longer", OLD), (b"short", OLD - 10**9)],
+    ids=["later", "longer", "older"],
 )
 def test_what_has_changed_is_read_again(tmp_path: Path, content: bytes, changed: int) -> None:
     path = write(tmp_path / "a", b"content")
