@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <limits>
+#include <memory>
+#include <new>
 
 #include <unistd.h>
 #if defined(__linux__)
@@ -42,22 +44,64 @@ int parallel_for(void * /*host*/, int64_t begin, int64_t end, int64_t grain, mov
     return torch_parallel_for(begin, end, grain, body, ctx) == TORCH_SUCCESS ? 0 : 1;
 }
 
+// A matrix at an address that is a multiple of `boundary`: itself, or memory in its place. On some processors the last
+// bits of a product depend on where its matrices begin, and a problem of a batch would differ from the same one alone.
+template <class T> class Aligned {
+  public:
+    Aligned(T *matrix, int64_t rows, int64_t columns, int64_t leading)
+        : data(matrix), lead(leading), matrix_(matrix), rows_(rows), columns_(columns), leading_(leading) {
+        if (reinterpret_cast<uintptr_t>(matrix) % boundary == 0) return;
+        constexpr int64_t step = boundary / sizeof(T);
+        lead = columns + (leading - columns) % step; // where rows begin within a boundary stays
+        place_.reset(new (std::align_val_t{boundary}, std::nothrow) T[static_cast<size_t>(rows * lead)]);
+        data = place_.get();
+    }
+
+    T *data; // nullptr where there is no memory
+    int64_t lead;
+
+    void load() {
+        for (int64_t row = 0; place_ && row < rows_; row++)
+            std::copy_n(matrix_ + row * leading_, columns_, data + row * lead);
+    }
+    void store() {
+        for (int64_t row = 0; place_ && row < rows_; row++)
+            std::copy_n(data + row * lead, columns_, matrix_ + row * leading_);
+    }
+
+  private:
+    static constexpr size_t boundary = 16;
+    struct Delete {
+        void operator()(T *place) const { ::operator delete[](place, std::align_val_t{boundary}); }
+    };
+    T *matrix_;
+    int64_t rows_, columns_, leading_;
+    std::unique_ptr<T[], Delete> place_;
+};
+
 // Row-major C = op(A) op(B) is column-major C^T = op(B)^T op(A)^T on the same memory.
+template <class T, class Product>
+int multiply(Product product, int transpose_a, int transpose_b, int64_t n, int64_t m, int64_t d, const void *a,
+             int64_t lda, const void *b, int64_t ldb, void *c, int64_t ldc) {
+    Aligned<T> left(static_cast<T *>(const_cast<void *>(a)), transpose_a ? d : n, transpose_a ? n : d, lda);
+    Aligned<T> right(static_cast<T *>(const_cast<void *>(b)), transpose_b ? m : d, transpose_b ? d : m, ldb);
+    Aligned<T> out(static_cast<T *>(c), n, m, ldc);
+    if (!left.data || !right.data || !out.data) return 1;
+    const T one = 1, zero = 0;
+    left.load();
+    right.load();
+    product(transpose_b ? "T" : "N", transpose_a ? "T" : "N", &m, &n, &d, &one, right.data, &right.lead, left.data,
+            &left.lead, &zero, out.data, &out.lead);
+    out.store();
+    return 0;
+}
+
 int gemm(void * /*host*/, mover_dtype dtype, int transpose_a, int transpose_b, int64_t n, int64_t m, int64_t d,
          const void *a, int64_t lda, const void *b, int64_t ldb, void *c, int64_t ldc) {
     if (std::max({n, m, d, lda, ldb, ldc}) > blas_limit) return 1;
-    const char *op_a = transpose_a ? "T" : "N";
-    const char *op_b = transpose_b ? "T" : "N";
-    if (dtype == MOVER_FLOAT64) {
-        const double one = 1, zero = 0;
-        dgemm_(op_b, op_a, &m, &n, &d, &one, static_cast<const double *>(b), &ldb, static_cast<const double *>(a), &lda,
-               &zero, static_cast<double *>(c), &ldc);
-    } else {
-        const float one = 1, zero = 0;
-        sgemm_(op_b, op_a, &m, &n, &d, &one, static_cast<const float *>(b), &ldb, static_cast<const float *>(a), &lda,
-               &zero, static_cast<float *>(c), &ldc);
-    }
-    return 0;
+    if (dtype == MOVER_FLOAT64)
+        return multiply<double>(dgemm_, transpose_a, transpose_b, n, m, d, a, lda, b, ldb, c, ldc);
+    return multiply<float>(sgemm_, transpose_a, transpose_b, n, m, d, a, lda, b, ldb, c, ldc);
 }
 
 } // namespace
