@@ -41,6 +41,7 @@ FULL = [
     *["data.frames=2", "data.audio_seconds=2"],  # the encoders are what is large here
 ]
 THREE = ["T2V", "V2T", "T2A", "A2T", "V2A", "A2V", "T2VA", "VA2T"]
+THREE += [f"{name} {score}" for score in ("span", "cosine") for name in ("T2VA", "VA2T")]
 SOUND = ["T2A", "A2T"]
 EXPECTED = {
     "msrvtt": (THREE, {"T2V": 3, "V2T": 3, "T2VA": 3}), "msrvtt-7k": (THREE, {"T2V": 3}),
