@@ -86,7 +86,8 @@ def evaluate_checkpoint(
     config = load_checkpoint_config(find_checkpoint(checkpoint))
     split = split or config.data.test_split
     ending = "" if split == config.data.test_split else f"-{split}"
-    run = checkpoint.absolute().parent.parent if checkpoint.absolute().parent.name == "checkpoints" else checkpoint
+    place = checkpoint if checkpoint.parent.name else checkpoint.absolute()
+    run = place.parent.parent if place.parent.name == "checkpoints" else checkpoint
     path = embeddings_out or run / f"embeddings{ending}.npz"
 
     def embedded(overwrite: bool) -> Embeddings:
