@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from mover.errors import UserError
 from mover.evaluate.counting import both_ways
 from mover.evaluate.directions import Direction, directions
-from mover.evaluate.embeddings import Embeddings
+from mover.evaluate.embeddings import Embeddings, ids_hash
 from mover.evaluate.intervals import LEVEL, RESAMPLES, bootstrap, interval, means
 from mover.evaluate.metrics import AVERAGES, averaged
 from mover.evaluate.rank import Sides
@@ -154,7 +153,7 @@ def _dataset(
         compared |= _both_ways(selected, ways, wanted, baseline, count, seed, device)
     return {
         "clips": len(ids),
-        "ids_sha256": _hash(ids),
+        "ids_sha256": ids_hash(ids),
         "captions_differ": _differing_captions(same),
         "systems": {
             system.name: {
@@ -186,10 +185,6 @@ def _common(having: Mapping[str, Embeddings], direction: Direction) -> np.ndarra
     return np.flatnonzero(np.logical_and.reduce(flags))
 
 
-def _hash(ids: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
-
-
 def _differing_captions(same: Mapping[str, Embeddings]) -> int:
     """Of how many clips the systems that have text have different numbers of captions."""
     counts = [np.bincount(e.text_owner, minlength=len(e.ids)) for e in same.values() if "text" in e.modalities]
@@ -215,7 +210,7 @@ def _both_ways(
         asking = sides.owner, np.arange(clips)
         for way, standing, clip in zip(ways, standings, asking, strict=True):
             found[way.name][name] = clip, averaged(standing)
-    about = {"clips": clips, "ids_sha256": _hash(first.ids)}
+    about = {"clips": clips, "ids_sha256": ids_hash(first.ids)}
     return {
         direction.name: {**about, "systems": _rows(found[direction.name], clips, baseline, count, seed)}
         for direction in wanted

@@ -5,8 +5,7 @@ The rows go to disk as they come: an interrupted run goes on where it was, to th
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from mover.evaluate.embed import EvaluationSet
 from mover.evaluate.embed_inputs import computation_of, differences, identity, inputs_of, media_states, weights_hash
 from mover.evaluate.embed_parts import Basis, OutOfDate, Parts, sweep
 from mover.evaluate.embed_stream import resumed, stream
-from mover.evaluate.embeddings import Embeddings, unusable_rows
+from mover.evaluate.embeddings import Embeddings, ids_hash, unusable_rows
 from mover.evaluate.embeddings_content import Content
 from mover.evaluate.embeddings_file import format_of, load_embeddings, load_provenance, write_content
 from mover.models.model import MoverModel
@@ -261,8 +260,3 @@ def _present(data: EvaluationSet, modality: str, owner: np.ndarray, left_out: Ma
     flags = data.present()[modality]
     flags[[data.place[name] for name in left_out]] = False
     return flags
-
-
-def ids_hash(ids: Sequence[str]) -> str:
-    """SHA-256 of the ids, one a line."""
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()

@@ -22,8 +22,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from mover.durable_file import durable_file, flush
 from mover.errors import UserError
-from mover.evaluate.durable_file import durable_file, flush_folder
 from mover.evaluate.embed import EvaluationSet, Piece
 from mover.evaluate.embed_inputs import MediaStates, differences
 from mover.evaluate.embeddings_content import DiskRows
@@ -97,7 +97,7 @@ class Parts:
                 )
             if self.anew:
                 record.unlink()  # before the rows that it tells of
-                flush_folder(self.folder)
+                flush(self.folder)
         for modality in self._data.datasets:
             self._files[modality] = self._open(modality)
         self._record()

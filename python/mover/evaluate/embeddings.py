@@ -5,7 +5,8 @@ Evaluation, analysis, comparison and the report start from here, whoever made th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -190,3 +191,8 @@ def row_blocks(shape: tuple[int, ...], numbers: int = _BLOCK) -> Iterator[slice]
     size = max(1, numbers // max(1, int(np.prod(shape[1:]))))
     for start in range(0, shape[0], size):
         yield slice(start, min(start + size, shape[0]))
+
+
+def ids_hash(ids: Sequence[str]) -> str:
+    """SHA-256 of the ids, one a line."""
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()

@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 
 from mover.config import BUILT_IN, RESERVED
+from mover.durable_file import durable_file
 from mover.errors import UserError
 from mover.evaluate import embeddings_npz, embeddings_parquet, embeddings_safetensors
-from mover.evaluate.durable_file import durable_file
 from mover.evaluate.embeddings import Embeddings
 from mover.evaluate.embeddings_content import Content
 

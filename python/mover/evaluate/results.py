@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mover.durable_file import durable_file
 from mover.evaluate.directions import joint_score
-from mover.evaluate.durable_file import durable_file
-from mover.evaluate.embeddings import Embeddings
+from mover.evaluate.embeddings import Embeddings, ids_hash
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -59,7 +58,6 @@ def provenance(listed: Embeddings, missing: str, anchor: str | None = None, unus
         unusable: the policy for rows that are zero or not finite.
     """
     ranked = listed.under(missing, unusable)
-    ids = "\n".join(ranked.ids)
     return {
         "listed": len(listed.ids),
         "clips": len(ranked.ids),
@@ -68,7 +66,7 @@ def provenance(listed: Embeddings, missing: str, anchor: str | None = None, unus
         "unusable_rows": {m: len(listed.unusable(m)) for m in listed.modalities},
         "missing_policy": missing,
         "unusable_policy": unusable,
-        "ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
+        "ids_sha256": ids_hash(ranked.ids),
         "ties": "expected value under random order",
         "joint_score": joint_score(ranked, anchor),
     }

@@ -82,13 +82,14 @@ def evaluate_checkpoint(
     from mover.evaluate.embed_checkpoint import embed_checkpoint
     from mover.evaluate.embed_parts import OutOfDate
     from mover.train.checkpoint import find_checkpoint, load_checkpoint_config
+    from mover.train.run_folder import RunFolder
 
     config = load_checkpoint_config(find_checkpoint(checkpoint))
     split = split or config.data.test_split
-    ending = "" if split == config.data.test_split else f"-{split}"
     place = checkpoint if checkpoint.parent.name else checkpoint.absolute()
-    run = place.parent.parent if place.parent.name == "checkpoints" else checkpoint
-    path = embeddings_out or run / f"embeddings{ending}.npz"
+    run = RunFolder(place.parent.parent if place.parent.name == "checkpoints" else checkpoint)
+    path = embeddings_out or run.of_split(run.embeddings, split, config)
+    out = out or run.of_split(run.metrics, split, config)
 
     def embedded(overwrite: bool) -> Embeddings:
         return embed_checkpoint(
@@ -105,7 +106,7 @@ def evaluate_checkpoint(
     anchor = config.objective.anchor if config.objective.anchor in listed.modalities or not absent else None
     meta = {key: listed.provenance[key] for key in ("checkpoint", "manifest", "split", "left_out")}
     return _finish(
-        listed, missing or config.evaluate.missing, unusable, pick_device(device), out or run / f"metrics{ending}.json",
+        listed, missing or config.evaluate.missing, unusable, pick_device(device), out,
         {**meta, "embeddings": str(path)}, say, anchor, dual_softmax, ranking, absent,
     )  # fmt: skip
 

@@ -75,8 +75,7 @@ def of_run(
         raise UserError(f"{run} holds no run: expected a folder with config.yaml, as mover train leaves it.")
     config = load_config(folder.config)
     split = split or config.data.test_split
-    suffix = "" if split == config.data.test_split else f"-{split}"
-    path = folder.embeddings.with_stem(folder.embeddings.stem + suffix)
+    path = folder.of_split(folder.embeddings, split, config)
     listed = _fresh(path, folder, say)
     if listed is None:
         listed = embed_checkpoint(
@@ -93,7 +92,7 @@ def of_run(
         notes["plans"] = (
             "The run kept no transport plans: it has no validation split, or an earlier version trained it."
         )
-    rows, meta, note = read_metrics(folder.metrics.with_stem(folder.metrics.stem + suffix))
+    rows, meta, note = read_metrics(folder.of_split(folder.metrics, split, config))
     missing = str(meta.get("missing_policy") or listed.provenance.get("missing_policy") or config.evaluate.missing)
     about = {key: value for key, value in listed.provenance.items() if key in ("checkpoint", "manifest", "split")}
     return _finish(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import mover
 from mover.config import Config
 from mover.configs import differences
 from mover.configs.shown import setting_text
+from mover.durable_file import durable_file
 from mover.errors import UserError
 from mover.evaluate.analysis import analyse
 from mover.evaluate.directions import Direction
@@ -124,14 +124,9 @@ def render(**values: Any) -> str:
 
 
 def write_page(page: str, path: Path) -> None:
-    """Write the page aside and move it in place. Raises UserError where that cannot be."""
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(page, encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}. Choose another --out.") from None
+    """Write the page, whole or not at all. Raises UserError where it cannot be written."""
+    with durable_file(path) as file:
+        file.write(page.encode())
 
 
 def _metrics(material: Material, found: Sequence[Ranking]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:

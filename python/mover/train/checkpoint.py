@@ -27,6 +27,7 @@ from torch import nn
 from mover.config import Config, DataConfig
 from mover.configs import load_config, save_config
 from mover.data.tokenizer import Tokenizer
+from mover.durable_file import flush
 from mover.errors import UserError
 from mover.models.model import MoverModel
 
@@ -193,23 +194,15 @@ def _aside(folder: Path) -> Path:
 def _put_in_place(aside: Path, folder: Path) -> None:
     for path in aside.iterdir():
         os.chmod(path, 0o644)  # safetensors makes files that only their owner can read
-        _flush(path)
-    _flush(aside)
+        flush(path)
+    flush(aside)
     old = folder.with_name(folder.name + ".old")
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         os.rename(folder, old)
     os.rename(aside, folder)
-    _flush(folder.parent)
+    flush(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _neighbours(folder: Path) -> str:

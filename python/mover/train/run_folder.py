@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import zipfile
@@ -14,6 +13,7 @@ import numpy as np
 
 from mover.config import Config
 from mover.configs import differences, load_config, save_config
+from mover.durable_file import durable_file
 from mover.errors import UserError
 from mover.train.checkpoint import find_checkpoint, load_checkpoint_config
 
@@ -42,6 +42,10 @@ class RunFolder:
         self.metrics = path / "metrics.json"
         self.embeddings = path / "embeddings.npz"
         self.report = path / "report.html"
+
+    def of_split(self, path: Path, split: str, config: Config) -> Path:
+        """metrics.json or embeddings.npz of a split: that of another than the test split is metrics-SPLIT.json."""
+        return path if split == config.data.test_split else path.with_stem(f"{path.stem}-{split}")
 
     @property
     def used(self) -> bool:
@@ -99,13 +103,9 @@ class RunFolder:
         """
         if not plans:
             return
-        self.plans.mkdir(exist_ok=True)
-        path = self.plans / f"step-{step:06d}.npz"
-        aside = path.with_name(f".{path.name}.part")
-        with open(aside, "wb") as file:
-            scaled = {pair: (len(plan) * plan).astype(np.float16) for pair, plan in plans.items()}
+        scaled = {pair: (len(plan) * plan).astype(np.float16) for pair, plan in plans.items()}
+        with durable_file(self.plans / f"step-{step:06d}.npz") as file:
             np.savez_compressed(file, **scaled)  # type: ignore[arg-type]
-        os.replace(aside, path)
 
     def read_plans(self) -> dict[int, dict[str, np.ndarray]]:
         """Step to pair to float32 (B, B), B times the plan, in the order of the steps; no files, no steps.

@@ -73,7 +73,7 @@ def test_round_trip_and_replacement(tmp_path: Path) -> None:
     assert Tokenizer.load(last / "tokenizer.json", 8).encode(["a red circle"])[0].shape[0] == 1
 
 
-@pytest.mark.parametrize("broken", ["save_model", "save_config", "_flush", "rename"])
+@pytest.mark.parametrize("broken", ["save_model", "save_config", "flush", "rename"])
 def test_a_failure_while_writing_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:

@@ -35,14 +35,14 @@ def durable_file(path: Path, aside: Path | None = None) -> Iterator[BinaryIO]:
             with suppress(OSError):
                 aside.unlink()
             raise
-        flush_folder(path.parent)
+        flush(path.parent)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}. Make room, or name another.") from None
 
 
-def flush_folder(folder: Path) -> None:
-    """Make what was moved into a folder, or out of it, last."""
-    handle = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Make a file's content last; of a folder, what was moved into it or out of it."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
