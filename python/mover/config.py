@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mover.presets import PRESETS
+from mover.presets import OF_MATCHES, PRESETS
 
 BUILT_IN = ("text", "video", "audio")
 """The modalities with a section of their own under `model`; any other is named and described under `model.others`."""
@@ -22,11 +22,24 @@ RESERVED = ("ids", "text_owner", "labels", "provenance", "id", "label")
 """What else a file of embeddings holds, beside `<modality>_present`: no names of modalities."""
 
 PresetName = Literal[
-    "mover", "mover-paper", "gram", "pairwise", "text-anchor", "image-anchor", "ot-loop", "ot-barycenter"
+    "mover",
+    "mover-paper",
+    "gram",
+    "pairwise",
+    "text-anchor",
+    "image-anchor",
+    "ot-loop",
+    "ot-barycenter",
+    "mover-sets",
 ]
 CandidateGroups = Literal["auto", "all", "hard", "topk", "sample"]
 JointWeights = Literal["star", "cyclic"]
-VolumeKind = Literal["volume", "log"]
+VolumeKind = Literal["volume", "log", "cosine"]
+Coupling = Literal["transport", "softmax"]
+Anchoring = Literal["fixed", "rotating", "all"]
+Positives = Literal["paired", "transport", "mixed"]
+ContrastBy = Literal["volume", "cosine"]
+MatchedBy = Literal["transport", "softmax"]
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -70,6 +83,19 @@ class DataConfig(Section):
         "drop",
         description="a training clip that lacks a modality of the run, or whose media cannot be read: drop it; mask: "
         "train on what it has",
+    )
+    aligned_fraction: Share = Field(
+        1.0,
+        description="share of the training clips whose modalities are known to belong together; of the others, only "
+        "that they are data. The choice goes by the seed",
+    )
+    aligned_rows: PositiveInt | None = Field(
+        None, description="aligned clips of a batch; default: aligned_fraction of it. They come first"
+    )
+    partners: Fraction = Field(
+        1.0,
+        description="of the rows of a batch that are not aligned, the share whose other modalities are in the batch, "
+        "too, in unknown order; 1: sets that belong together; 0: modalities drawn apart",
     )
 
     def cache_path(self, kind: str) -> Path:
@@ -190,6 +216,30 @@ class TransportConfig(Section):
         "detached",
         description="implicit: the mover term, too, differentiates through its plans, as ot_loop always does",
     )
+    guide: NonNegativeFloat = Field(
+        0.0,
+        description="mover term and positives transport: by how much the cost of a known pair, of the aligned rows, is "
+        "lowered before plans are made, in units of squared distance",
+    )
+
+
+class MatchingConfig(Section):
+    """Which rows of unknown order are taken to belong together, for the terms that train on such matches."""
+
+    by: MatchedBy = Field(
+        "transport",
+        description="transport: the entropic plan; softmax: the smaller of the row's and the column's softmax, which "
+        "is the same without the balance of transport",
+    )
+    epsilon: PositiveFloat = Field(
+        0.05, description="entropic weight of the plan, in units of squared distance; epsilon / 2 is the temperature"
+    )
+    threshold: Fraction = Field(
+        0.3, description="least share of a row's mass that has to go to its match; below, the row is left out"
+    )
+    mutual: bool = Field(True, description="whether a match has to be the best one of both its rows")
+    start: Fraction = Field(0.1, description="share of the run after which matches are trained on")
+    warmup: Fraction = Field(0.0, description="share of the run over which they rise to their weight")
 
 
 class ObjectiveConfig(Section):
@@ -211,6 +261,9 @@ class ObjectiveConfig(Section):
     ot_barycenter: NonNegativeFloat | None = Field(
         None, description="weight of the transport of all modalities to their barycenter"
     )
+    confident: NonNegativeFloat | None = Field(
+        None, description="weight of the contrast of groups of unaligned rows that the matching is sure of"
+    )
     pairwise_anchor: str | None = Field(
         None, description="modality in every pair of the pairwise term; default: that of the preset, or all pairs"
     )
@@ -227,7 +280,30 @@ class ObjectiveConfig(Section):
     weights: JointWeights = Field(
         "star", description="joint weights of the mover term: the anchor's plans; cyclic: all three plans"
     )
-    volume: VolumeKind = Field("volume", description="measure of the mover term; log: its logarithm, smoothed at 1e-3")
+    volume: VolumeKind = Field(
+        "volume",
+        description="measure of the mover term; log: its logarithm, smoothed at 1e-3; cosine: the mean of 1 - cos over "
+        "the pairs of a group",
+    )
+    coupling: Coupling = Field(
+        "transport",
+        description="plans of the mover term and of positives transport; softmax: of the cosines, row by row, of "
+        "temperature epsilon / 2, without the balance of transport",
+    )
+    anchoring: Anchoring = Field(
+        "fixed",
+        description="of the mover term and the volume contrast; rotating: another anchor at every step, the named one "
+        "first; all: the mean over every modality as the anchor",
+    )
+    positives: Positives = Field(
+        "paired",
+        description="positives of the volume contrast: the clips as they are; transport: the groups matched to the "
+        "anchors by the plans, of all rows; mixed: both",
+    )
+    mixture: Fraction = Field(0.5, description="positives mixed: the share of matched ones")
+    contrast_by: ContrastBy = Field(
+        "volume", description="measure of the volume contrast; cosine: the mean of 1 - cos over the pairs of a group"
+    )
     mover_start: Fraction = Field(0.0, description="share of the run after which the mover term begins")
     mover_warmup: Fraction = Field(0.1, description="share of the run over which it rises to its weight")
     cycle: NonNegativeFloat = Field(
@@ -245,6 +321,7 @@ class ObjectiveConfig(Section):
         "all", description="negatives: leave the positive out of the denominator, as eq. 9 is printed"
     )
     transport: TransportConfig = TransportConfig()
+    matching: MatchingConfig = MatchingConfig()
 
     def anchor_of_pairs(self, modalities: Sequence[str]) -> str | None:
         """The modality in every pair of the pairwise term, None for all pairs.
@@ -260,6 +337,17 @@ class ObjectiveConfig(Section):
         if named not in modalities:
             raise ValueError(f"objective.pairwise_anchor: '{named}' is not among modalities {list(modalities)}")
         return named
+
+    def check_all_aligned(self) -> None:
+        """Raises ValueError where a term needs rows that are not aligned, and all are."""
+        for name in OF_MATCHES:
+            weight = getattr(self, name)
+            if getattr(PRESETS[self.preset], name) if weight is None else weight:
+                why = f"objective.preset: {self.preset}" if weight is None else f"objective.{name}"
+                raise ValueError(
+                    f"{why}: it learns from clips that are not aligned, and data.aligned_fraction is 1; set that to "
+                    f"the share that is, or objective.{name} to 0"
+                )
 
 
 class OptimizerConfig(Section):
@@ -287,6 +375,9 @@ class TrainConfig(Section):
     validate_every: PositiveInt = Field(500, description="steps between validations")
     checkpoint_every: PositiveInt = Field(500, description="steps between checkpoints")
     log_every: PositiveInt = Field(10, description="steps between lines of log.jsonl")
+    diagnose_every: NonNegativeInt = Field(
+        50, description="steps between diagnostics of the batch in log.jsonl, which watch for a collapse; 0: none"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     threads: NonNegativeInt = Field(0, description="CPU threads of torch; 0: all cores")
 
@@ -339,6 +430,8 @@ class Config(Section):
             anchor = self.objective.anchor
             raise ValueError(f"objective.anchor: '{anchor}' is not among modalities {list(self.modalities)}")
         self.objective.anchor_of_pairs(self.modalities)
+        if self.data.aligned_fraction == 1:
+            self.objective.check_all_aligned()
         if self.data.cache == "features" and not self.frozen:
             raise ValueError(
                 "data.cache: features keeps what frozen towers give, and no tower of this run is frozen; set "

@@ -25,6 +25,9 @@ rows that a clip has, and length, int64 (B,), how many these are.
 A modality served by the feature cache: tower_output, float32 (B, …), in place of all these.
 present: modality to bool (B,). The rows of clips that lack a modality are zeros, or padding, and stand for nothing:
 the model leaves them out.
+In training, aligned: how many of the rows, the first ones, are of one clip in every modality (`mover.data.batches`); ids
+and index of the others are those of their first modality. owner: modality to int64 (B,), the position in the dataset
+of the clip that each row is of; nothing learns from it.
 """
 
 

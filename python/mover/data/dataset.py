@@ -161,8 +161,9 @@ class ClipDataset:
         owners = [index for index, clip in enumerate(self.clips) for _ in clip.captions]
         return texts, np.array(owners, dtype=np.int64)
 
-    def sample(self, index: int, epoch: int = 0) -> Sample | None:
-        """Draw from clip `index`; the same arguments always give the same sample, with or without the cache.
+    def sample(self, index: int, epoch: int = 0, modalities: Sequence[str] | None = None) -> Sample | None:
+        """Draw from clip `index` some of the modalities of the run, None all; the same arguments always give the same
+        sample, with or without the cache.
 
         None for a clip that cannot be decoded, which then counts as skipped. Raises UserError for it under
         `missing="fail"`. When masking, a clip is sampled without what cannot be decoded, unless nothing can.
@@ -170,7 +171,7 @@ class ClipDataset:
         clip = self.clips[index]
         drawn: dict[str, Any] = {}
         reasons = []
-        for modality in self.modalities:
+        for modality in self.modalities if modalities is None else modalities:
             if not clip.present(modality):
                 continue
             try:

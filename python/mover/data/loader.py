@@ -1,8 +1,8 @@
 """Batches: which clips make up each step, and threads that prepare batches ahead of the training loop.
 
-Training: step s is batch s mod S of epoch s div S, S = clips div batch size. Its clips come from the epoch's
-permutation; a clip that cannot be decoded is replaced by the first one, in an order of its own, not in the batch yet.
-So a step yields the same batch whatever came before it, always full, never with a clip twice.
+Training: `mover.data.batches` says which clips are in the batch of a step; a clip that cannot be decoded is replaced by
+the first one of its kind, in an order of its own, not in the batch yet. So a step yields the same batch whatever came
+before it, always full, never with a clip twice.
 Evaluation: the clips in order; the last batch may be smaller.
 """
 
@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import torch
+
+from mover.data.batches import make_batches
 from mover.data.collate import Batch, Sample
 from mover.data.dataset import ClipDataset
-from mover.data.sampling import SUBSTITUTE, epoch_order, generator
+from mover.data.sampling import SUBSTITUTE, generator
 from mover.errors import UserError
 
 
@@ -33,7 +36,9 @@ class Loader:
                 f"A batch of {batch_size} needs as many clips, and only {count} of {dataset.listed} can be used. "
                 "Set train.batch_size to less."
             )
-        self.steps_per_epoch = count // batch_size if dataset.training else -(-count // batch_size)
+        if dataset.training:
+            self.batches = make_batches(count, batch_size, dataset.modalities, dataset.seed, dataset.config)
+        self.steps_per_epoch = self.batches.steps_per_epoch if dataset.training else -(-count // batch_size)
         self.start_step = start_step
         self.steps = steps if dataset.training or steps is not None else self.steps_per_epoch
 
@@ -45,7 +50,9 @@ class Loader:
 
     def batch(self, step: int) -> Batch | None:
         """The batch of a step. None in evaluation when not one of its clips could be decoded."""
-        samples = self._training_samples(step) if self.dataset.training else self._next_samples(step)
+        if self.dataset.training:
+            return self._training_batch(step)
+        samples = self._next_samples(step)
         return self.dataset.collate(samples) if samples else None
 
     def __iter__(self) -> Iterator[Batch]:
@@ -74,24 +81,32 @@ class Loader:
         indices = range(first, min(first + self.batch_size, len(self.dataset)))
         return [sample for sample in map(self.dataset.sample, indices) if sample is not None]
 
-    def _training_samples(self, step: int) -> list[Sample]:
-        epoch, position = divmod(step, self.steps_per_epoch)
-        order = epoch_order(len(self.dataset), self.dataset.seed, epoch)
-        chosen = [int(index) for index in order[position * self.batch_size : (position + 1) * self.batch_size]]
-        samples = [self.dataset.sample(index, epoch) for index in chosen]
-        taken = set(chosen)
-        return [
-            self._substitute(chosen[place], epoch, taken) if sample is None else sample
-            for place, sample in enumerate(samples)
-        ]
+    def _training_batch(self, step: int) -> Batch:
+        rows = self.batches.rows(step)
+        wanted: dict[int, tuple[int, list[str]]] = {}  # clip to its epoch and what is wanted of it
+        for modality, clips in rows.clips.items():
+            for clip, epoch in zip(clips.tolist(), rows.epochs.tolist(), strict=True):
+                wanted.setdefault(clip, (epoch, []))[1].append(modality)
+        drawn = {clip: self.dataset.sample(clip, epoch, names) for clip, (epoch, names) in wanted.items()}
+        taken = set(drawn)
+        found = {
+            clip: self._substitute(clip, *wanted[clip], taken) if sample is None else sample
+            for clip, sample in drawn.items()
+        }
+        by_row = [{m: found[clips[i]] for m, clips in rows.clips.items()} for i in range(self.batch_size)]
+        batch = self.dataset.collate([_one_row(samples) for samples in by_row])
+        batch["aligned"] = rows.aligned
+        batch["owner"] = {m: torch.tensor([row[m].index for row in by_row]) for m in rows.clips}
+        return batch
 
-    def _substitute(self, index: int, epoch: int, taken: set[int]) -> Sample:
+    def _substitute(self, index: int, epoch: int, modalities: list[str], taken: set[int]) -> Sample:
         """Another clip in the place of `index`, which cannot be decoded; added to `taken`."""
-        for other in map(int, generator(self.dataset.seed, SUBSTITUTE, epoch, index).permutation(len(self.dataset))):
+        alike = self.batches.alike(index)
+        for other in alike[generator(self.dataset.seed, SUBSTITUTE, epoch, index).permutation(len(alike))].tolist():
             if other in taken:
                 continue
             taken.add(other)
-            sample = self.dataset.sample(other, epoch)
+            sample = self.dataset.sample(other, epoch, modalities)
             if sample is not None:
                 return sample
         name = self.dataset.clips[index].id
@@ -100,6 +115,15 @@ class Loader:
             f"{self.dataset.listed} cannot be used, '{name}' among them: {self.dataset.skipped[name]} "
             "Repair the media or set train.batch_size to less."
         )
+
+
+def _one_row(samples: Mapping[str, Sample]) -> Sample:
+    """A row whose modalities are of these samples; its name is that of the first one."""
+    first = next(iter(samples.values()))
+    if all(sample is first for sample in samples.values()):
+        return first
+    values = {m: sample.values[m] for m, sample in samples.items() if m in sample.values}
+    return Sample(first.id, first.index, values)
 
 
 def make_loader(dataset: ClipDataset, batch_size: int, *, start_step: int = 0, steps: int | None = None) -> Loader:

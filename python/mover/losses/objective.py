@@ -7,14 +7,15 @@ from torch import Tensor, nn
 
 from mover.config import ObjectiveConfig
 from mover.errors import UserError
-from mover.losses.embeddings import Present, check_embeddings, pairs_of
+from mover.losses.confident import ConfidentContrast
+from mover.losses.embeddings import Clips, Present, check_embeddings, pairs_of
 from mover.losses.mover import MoverLoss
 from mover.losses.ot_barycenter import OTBarycenterLoss
 from mover.losses.ot_loop import OTLoopLoss
 from mover.losses.pairwise import PairwiseLoss
 from mover.losses.transport import transport_pairs
 from mover.losses.volume_contrastive import VolumeContrastiveLoss
-from mover.presets import PRESETS, TERMS
+from mover.presets import OF_MATCHES, PRESETS, TERMS
 
 
 def resolve_weights(config: ObjectiveConfig) -> dict[str, float]:
@@ -29,8 +30,16 @@ def build_objective(config: ObjectiveConfig, modalities: Sequence[str]) -> "Obje
     return Objective(config, modalities)
 
 
+CONTRASTS = ("volume_contrastive", "pairwise")
+"""The terms that need rows which are known to belong together."""
+
+
 class Objective(nn.Module):
-    """Weighted sum of the terms in TERMS; a term of weight 0 does not exist."""
+    """Weighted sum of the terms in TERMS; a term of weight 0 does not exist.
+
+    Contrasts are of the aligned rows of a batch, terms of transport of all its rows, and those of matches of the rows
+    that are not aligned.
+    """
 
     def __init__(self, config: ObjectiveConfig, modalities: Sequence[str]) -> None:
         """Raises UserError if all weights are 0, and what the terms raise."""
@@ -40,7 +49,17 @@ class Objective(nn.Module):
         self.weights = {name: weight for name, weight in resolve_weights(config).items() if weight > 0}
         if not self.weights:
             raise UserError(f"All weights of the objective are 0. Set one of objective.{', '.join(TERMS)}.")
-        self.terms = nn.ModuleDict({name: self._build(name) for name in self.weights})
+        self.terms = nn.ModuleDict({name: self._build(name) for name in self.weights if name not in OF_MATCHES})
+        self.confident = self._confident() if "confident" in self.weights else None
+
+    def _confident(self) -> ConfidentContrast:
+        contrasts = [(self.weights[name], self.terms[name]) for name in CONTRASTS if name in self.terms]
+        if not contrasts:
+            raise UserError(
+                "objective.confident contrasts matched groups as the aligned rows are contrasted, and there is no "
+                f"contrast. Set one of objective.{', '.join(CONTRASTS)}."
+            )
+        return ConfidentContrast(self.modalities, self.config.anchor, self.config.matching, contrasts)
 
     def _build(self, name: str) -> nn.Module:
         config = self.config
@@ -84,13 +103,15 @@ class Objective(nn.Module):
         """The weight of a term when the share `progress` of the run is done, in [0, 1].
 
         The mover term has weight 0 up to `mover_start` and rises linearly over the share `mover_warmup` after it;
-        ot_loop and ot_barycenter do so by `ot_start` and `ot_warmup`.
+        ot_loop and ot_barycenter do so by `ot_start` and `ot_warmup`, confident by those of `matching`.
         """
         full, config = self.weights.get(name, 0.0), self.config
         if name == "mover":
             start, warmup = config.mover_start, config.mover_warmup
         elif name in ("ot_loop", "ot_barycenter"):
             start, warmup = config.ot_start, config.ot_warmup
+        elif name == "confident":
+            start, warmup = config.matching.start, config.matching.warmup
         else:
             return full
         since = progress - start
@@ -105,23 +126,39 @@ class Objective(nn.Module):
                 term.check_batch(size)
 
     def forward(
-        self, z: Mapping[str, Tensor], progress: float = 1.0, present: Present | None = None
+        self,
+        z: Mapping[str, Tensor],
+        progress: float = 1.0,
+        present: Present | None = None,
+        *,
+        aligned: int | None = None,
     ) -> dict[str, Tensor]:
         """Every term that has a weight now, unweighted, under its name, and their weighted sum as "total".
 
         z: unit rows (B, d) of every modality. progress: share of the run that is done, in [0, 1].
         present: which clips have a modality, bool (B,) for each, None all; the other rows may hold anything, and
         their gradient is exactly 0. A term that finds too few rows is 0, with gradient 0.
+        aligned: the first so many rows are known to belong together across modalities, None all; of the others
+        the order is not used.
         Raises UserError for embeddings that do not fit.
         """
         clips = check_embeddings(z, self.modalities, present)
         present = present if clips.present is not None else None
-        self.check_batch(clips.rows[0].shape[0])  # at the first step, also where the term starts late
-        terms = {name: term(z, present) for name, term in self.terms.items() if self.weight(name, progress) > 0}
+        size = clips.rows[0].shape[0]
+        self.check_batch(size)  # at the first step, also where the term starts late
+        rows = _Rows(clips, z, present, size if aligned is None else aligned)
+        terms = {name: self._value(name, rows) for name in self.weights if self.weight(name, progress) > 0}
         if not terms:  # before the start of the only term: gradients of 0 rather than none
             return {"total": clips.zero()}
         total = torch.stack([self.weight(name, progress) * term for name, term in terms.items()]).sum()
         return {**terms, "total": total}
+
+    def _value(self, name: str, rows: "_Rows") -> Tensor:
+        if name in OF_MATCHES:
+            assert self.confident is not None
+            return self.confident(*rows.part(rows.aligned, None)) if rows.unaligned >= 2 else rows.zero()
+        value: Tensor = self.terms[name](*(rows.part(0, rows.aligned) if name in CONTRASTS else rows.part(0, None)))
+        return value
 
     @torch.no_grad()
     def plans(self, z: Mapping[str, Tensor], present: Present | None = None) -> dict[str, Tensor]:
@@ -138,3 +175,19 @@ class Objective(nn.Module):
             return {}
         plans = transport_pairs(clips, pairs, self.config.transport).plan
         return {f"{self.modalities[p]}-{self.modalities[q]}": plan for (p, q), plan in zip(pairs, plans, strict=True)}
+
+
+class _Rows:
+    """The rows of a batch, the first `aligned` of them known to belong together."""
+
+    def __init__(self, clips: Clips, z: Mapping[str, Tensor], present: Present | None, aligned: int) -> None:
+        self.z, self.present, self.aligned, self.zero = z, present, aligned, clips.zero
+        self.size = clips.rows[0].shape[0]
+        self.unaligned = self.size - aligned
+
+    def part(self, first: int, end: int | None) -> tuple[Mapping[str, Tensor], Present | None]:
+        """The embeddings of the rows first … end - 1, and which of them are there."""
+        if first == 0 and end in (None, self.size):
+            return self.z, self.present
+        present = None if self.present is None else {m: flags[first:end] for m, flags in self.present.items()}
+        return {m: rows[first:end] for m, rows in self.z.items()}, present

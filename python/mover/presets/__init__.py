@@ -5,16 +5,18 @@ from mover.presets import (
     image_anchor,
     mover,
     mover_paper,
+    mover_sets,
     ot_barycenter,
     ot_loop,
     pairwise,
     text_anchor,
 )
-from mover.presets.preset import TERMS, Preset
+from mover.presets.preset import OF_MATCHES, TERMS, Preset
 
 PRESETS: dict[str, Preset] = {
     "mover": mover.PRESET,
     "mover-paper": mover_paper.PRESET,
+    "mover-sets": mover_sets.PRESET,
     "gram": gram.PRESET,
     "pairwise": pairwise.PRESET,
     "text-anchor": text_anchor.PRESET,
@@ -23,4 +25,4 @@ PRESETS: dict[str, Preset] = {
     "ot-barycenter": ot_barycenter.PRESET,
 }
 
-__all__ = ["PRESETS", "TERMS", "Preset"]
+__all__ = ["OF_MATCHES", "PRESETS", "TERMS", "Preset"]

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-TERMS = ("mover", "volume_contrastive", "pairwise", "ot_loop", "ot_barycenter")
+TERMS = ("mover", "volume_contrastive", "pairwise", "ot_loop", "ot_barycenter", "confident")
 """The terms of an objective, by the names of the settings of their weights."""
+OF_MATCHES = ("confident",)
+"""Those that learn from rows which are not aligned, by matching them."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Preset:
     pairwise: float = 0.0
     ot_loop: float = 0.0
     ot_barycenter: float = 0.0
+    confident: float = 0.0
     pairwise_anchors: tuple[str, ...] = ()
 
     def pairwise_anchor(self, modalities: Sequence[str]) -> str | None:

@@ -90,6 +90,7 @@ FORMULAS = {
     "image-anchor": lambda z: contrast(z, [("video", "text"), ("video", "audio")]),
     "ot-loop": lambda z: contrast(z, ALL_PAIRS) + 0.1 * loop(z),
     "ot-barycenter": lambda z: contrast(z, ALL_PAIRS) + 0.1 * barycenter(z),
+    "mover-sets": lambda z: volume_contrast(z) + contrast(z, ALL_PAIRS),  # of aligned rows, as all are here
 }
 
 
@@ -161,11 +162,11 @@ def test_training_lowers_the_loss(preset):
     for _ in range(25):
         optimizer.zero_grad()
         z = {name: normalize(heads[name](view), dim=1) for name, view in zip(NAMES, views, strict=True)}
-        terms = objective(z, 1.0, present)
+        terms = objective(z, 1.0, present, aligned=8 if preset == "mover-sets" else None)
         terms["total"].backward()
         optimizer.step()
         values.append({name: float(term.detach()) for name, term in terms.items()})
-    assert all(values[-1][name] < values[0][name] for name in values[0])
+    assert all(values[-1][name] < values[0][name] for name in values[0] if name != "confident")  # more rows count
     assert values[-1]["total"] < 0.9 * values[0]["total"]
 
 
@@ -188,6 +189,11 @@ def test_training_lowers_the_loss(preset):
             {"objective.preset": "text-anchor", "modalities": "video,audio", "objective.anchor": "video"},
             "objective.preset: text-anchor: it contrasts every modality with text, which is not among modalities",
         ),
+        (
+            {"objective.preset": "mover-sets"},
+            "objective.preset: mover-sets: it learns from clips that are not aligned, ",
+        ),
+        ({"objective.confident": "1"}, "objective.confident: it learns from clips that are not aligned, and data.alig"),
         ({"objective.preset": "ot-loop", "modalities": "text"}, "modalities: at least two different ones, got ['text"),
     ],
 )
@@ -202,14 +208,15 @@ def test_what_is_refused_with_the_configuration(overrides, sentence):
 def test_a_preset_on_the_command_line_is_that_preset(preset, tmp_path):
     """Whatever weights the file sets beside its own: demo has a small one for the mover term."""
     plain = resolve_weights(ObjectiveConfig(preset=preset))
+    partly = {"data.aligned_fraction": 0.5}
     if preset != "mover":
-        assert resolve_weights(load_config("demo", {"objective.preset": preset}).objective) == plain
+        assert resolve_weights(load_config("demo", {"objective.preset": preset} | partly).objective) == plain
     path = tmp_path / "run.yaml"
     path.write_text("objective: {preset: gram, pairwise: 0.5, ot_loop: 0.7, pairwise_anchor: audio}\n")
     if preset != "gram":
-        chosen = load_config(path, {"objective.preset": preset}).objective
+        chosen = load_config(path, {"objective.preset": preset} | partly).objective
         assert resolve_weights(chosen) == plain and chosen.pairwise_anchor is None
-    chosen = load_config(path, {"objective.preset": preset, "objective.mover": "0.25"}).objective
+    chosen = load_config(path, {"objective.preset": preset, "objective.mover": "0.25"} | partly).objective
     assert resolve_weights(chosen)["mover"] == 0.25
 
 

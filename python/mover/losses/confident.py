@@ -1,0 +1,47 @@
+"""Contrast of the groups that a matching is sure of, as if they were known to belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from mover.config import MatchingConfig
+from mover.losses.embeddings import Present, anchor_first, check_embeddings
+from mover.losses.matching import match_groups
+
+
+class ConfidentContrast:
+    """share · sum of weight · contrast, over the groups (i, j_2(i), …, j_k(i)) that `match_groups` keeps.
+
+    The matches j are those of the plans from the anchor, without gradient; share is that of the anchor's rows that are
+    in a group. So with every row matched right, the term is the contrast of aligned rows, and with none it is 0.
+
+    contrasts: those of the aligned rows with their weights; the term has no parameters of its own.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        anchor: str,
+        matching: MatchingConfig,
+        contrasts: Sequence[tuple[float, nn.Module]],
+    ) -> None:
+        """Raises UserError for an unknown anchor."""
+        self.modalities = anchor_first(modalities, anchor)
+        self.matching, self.contrasts = matching, list(contrasts)
+
+    def __call__(self, z: Mapping[str, Tensor], present: Present | None = None) -> Tensor:
+        """z: unit rows (n, d) of every modality, in any order; present: which are there, bool (n,), None all -> scalar.
+
+        Raises UserError for embeddings that do not fit.
+        """
+        clips = check_embeddings(z, self.modalities, present)
+        if clips.fewest() < 2:
+            return clips.zero()
+        found = match_groups(clips, self.matching)
+        groups = {name: clips.rows[m][found.members[:, m]] for m, name in enumerate(self.modalities)}
+        kept = dict.fromkeys(self.modalities, found.kept)
+        share = found.kept.sum() / (len(found.kept) if clips.present is None else clips.present[0].sum())
+        contrasts = [weight * contrast(groups, kept) for weight, contrast in self.contrasts]
+        return share * sum(contrasts[1:], start=contrasts[0])
