@@ -45,6 +45,18 @@ class Clips:
         """How many rows the modality with the fewest has."""
         return self.rows[0].shape[0] if self.present is None else int(self.present.sum(dim=1).min())
 
+    def in_order(self, order: Sequence[int]) -> Clips:
+        """The same clips with the modalities in another order, given by their positions."""
+        present = None if self.present is None else self.present[list(order)]
+        return Clips(tuple(self.rows[m] for m in order), present)
+
+    def first(self, count: int) -> Clips:
+        """The first `count` clips."""
+        present = None if self.present is None else self.present[:, :count]
+        if present is not None and bool(present.all()):
+            present = None
+        return Clips(tuple(rows[:count] for rows in self.rows), present)
+
     def zero(self) -> Tensor:
         """A scalar 0 whose gradient is 0 for every row: the loss where there is nothing to compare."""
         return torch.stack(self.rows).sum() * 0

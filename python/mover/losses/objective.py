@@ -1,6 +1,6 @@
 """The total objective: weighted terms, and the late start of those that rest on transport. MOVER eq. 11."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,8 @@ def build_objective(config: ObjectiveConfig, modalities: Sequence[str]) -> "Obje
 
 CONTRASTS = ("volume_contrastive", "pairwise")
 """The terms that need rows which are known to belong together."""
+ANCHORED = ("mover", "volume_contrastive")
+"""The terms that may take another anchor at every step."""
 
 
 class Objective(nn.Module):
@@ -49,6 +51,7 @@ class Objective(nn.Module):
         self.weights = {name: weight for name, weight in resolve_weights(config).items() if weight > 0}
         if not self.weights:
             raise UserError(f"All weights of the objective are 0. Set one of objective.{', '.join(TERMS)}.")
+        _check_options(config, self.weights)
         self.terms = nn.ModuleDict({name: self._build(name) for name in self.weights if name not in OF_MATCHES})
         self.confident = self._confident() if "confident" in self.weights else None
 
@@ -73,6 +76,8 @@ class Objective(nn.Module):
                 samples=config.samples,
                 weights=config.weights,
                 volume=config.volume,
+                coupling=config.coupling,
+                anchoring=config.anchoring,
             )
         if name == "volume_contrastive":
             return VolumeContrastiveLoss(
@@ -82,6 +87,12 @@ class Objective(nn.Module):
                 learn_temperature=config.learn_temperature,
                 label_smoothing=config.label_smoothing,
                 denominator=config.denominator,
+                contrast_by=config.contrast_by,
+                anchoring=config.anchoring,
+                positives=config.positives,
+                mixture=config.mixture,
+                transport=config.transport,
+                coupling=config.coupling,
             )
         if name == "ot_loop":
             return OTLoopLoss(self.modalities, config.transport, cycle=config.cycle)
@@ -131,6 +142,7 @@ class Objective(nn.Module):
         progress: float = 1.0,
         present: Present | None = None,
         *,
+        step: int = 0,
         aligned: int | None = None,
     ) -> dict[str, Tensor]:
         """Every term that has a weight now, unweighted, under its name, and their weighted sum as "total".
@@ -138,6 +150,7 @@ class Objective(nn.Module):
         z: unit rows (B, d) of every modality. progress: share of the run that is done, in [0, 1].
         present: which clips have a modality, bool (B,) for each, None all; the other rows may hold anything, and
         their gradient is exactly 0. A term that finds too few rows is 0, with gradient 0.
+        step: that of the run, for anchors that rotate.
         aligned: the first so many rows are known to belong together across modalities, None all; of the others
         the order is not used.
         Raises UserError for embeddings that do not fit.
@@ -147,17 +160,22 @@ class Objective(nn.Module):
         size = clips.rows[0].shape[0]
         self.check_batch(size)  # at the first step, also where the term starts late
         rows = _Rows(clips, z, present, size if aligned is None else aligned)
-        terms = {name: self._value(name, rows) for name in self.weights if self.weight(name, progress) > 0}
+        terms = {name: self._value(name, rows, step) for name in self.weights if self.weight(name, progress) > 0}
         if not terms:  # before the start of the only term: gradients of 0 rather than none
             return {"total": clips.zero()}
         total = torch.stack([self.weight(name, progress) * term for name, term in terms.items()]).sum()
         return {**terms, "total": total}
 
-    def _value(self, name: str, rows: "_Rows") -> Tensor:
+    def _value(self, name: str, rows: "_Rows", step: int) -> Tensor:
         if name in OF_MATCHES:
             assert self.confident is not None
-            return self.confident(*rows.part(rows.aligned, None)) if rows.unaligned >= 2 else rows.zero()
-        value: Tensor = self.terms[name](*(rows.part(0, rows.aligned) if name in CONTRASTS else rows.part(0, None)))
+            return self.confident(*rows.part(rows.aligned, None)) if rows.size - rows.aligned >= 2 else rows.zero()
+        if name in CONTRASTS and rows.aligned < 2:
+            return rows.zero()
+        options = {"step": step} if name in ANCHORED else {}
+        if name == "mover":
+            options["aligned"] = rows.aligned
+        value: Tensor = self.terms[name](*rows.part(0, rows.aligned if name in CONTRASTS else None), **options)
         return value
 
     @torch.no_grad()
@@ -183,7 +201,6 @@ class _Rows:
     def __init__(self, clips: Clips, z: Mapping[str, Tensor], present: Present | None, aligned: int) -> None:
         self.z, self.present, self.aligned, self.zero = z, present, aligned, clips.zero
         self.size = clips.rows[0].shape[0]
-        self.unaligned = self.size - aligned
 
     def part(self, first: int, end: int | None) -> tuple[Mapping[str, Tensor], Present | None]:
         """The embeddings of the rows first … end - 1, and which of them are there."""
@@ -191,3 +208,23 @@ class _Rows:
             return self.z, self.present
         present = None if self.present is None else {m: flags[first:end] for m, flags in self.present.items()}
         return {m: rows[first:end] for m, rows in self.z.items()}, present
+
+
+def _check_options(config: ObjectiveConfig, weights: Collection[str]) -> None:
+    """Raises UserError where an option is set that concerns no term of the objective."""
+    anchored = [name for name in ANCHORED if name in weights]
+    contrast = [name for name in anchored if name == "volume_contrastive"]
+    coupled = [name for name in anchored if name == "mover" or config.positives != "paired"]
+    options = {
+        "positives": (config.positives, "paired", contrast, "the volume contrast"),
+        "contrast_by": (config.contrast_by, "volume", contrast, "the volume contrast"),
+        "anchoring": (config.anchoring, "fixed", anchored, "the mover term and the volume contrast"),
+        "coupling": (config.coupling, "transport", coupled, "the mover term and positives that are matched"),
+        "transport.guide": (config.transport.guide, 0.0, coupled, "the mover term and positives that are matched"),
+    }
+    for name, (value, default, concerned, what) in options.items():
+        if value != default and not concerned:
+            raise UserError(
+                f"objective.{name}: {value} concerns {what}, and this objective is made of {', '.join(weights)}. "
+                f"Set objective.{name} to {default}, or give one of them a weight."
+            )

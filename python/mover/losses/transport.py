@@ -20,7 +20,7 @@ def transport_pairs(clips: Clips, pairs: Pairs, config: TransportConfig) -> Tran
 
     Every modality has to have a row. The plan of a row that is not there is 0.
     """
-    return ops.transport(*_sides(clips.rows, pairs), *_masses(clips, pairs), **settings(config))
+    return ops.transport(*_sides(clips.rows, pairs), *pair_masses(clips, pairs), **settings(config))
 
 
 def envelope_values(solved: TransportResult, clips: Clips, pairs: Pairs) -> Tensor:
@@ -28,7 +28,7 @@ def envelope_values(solved: TransportResult, clips: Clips, pairs: Pairs) -> Tens
 
     Its gradient is that of the envelope theorem, dOT/dC = P, and asks for no linear solve.
     """
-    a, b = _masses(clips, pairs)
+    a, b = pair_masses(clips, pairs)
     n = solved.f.shape[-1]
     values = (solved.f * (1 / n if a is None else a)).sum(-1) + (solved.g * (1 / n if b is None else b)).sum(-1)
     linear = (solved.plan.detach() * solved.cost).sum((-2, -1))
@@ -51,7 +51,8 @@ def pair_costs(clips: Clips, pairs: Pairs) -> Tensor:
     return ops.cost(*_sides(clips.rows, pairs))
 
 
-def _masses(clips: Clips, pairs: Pairs) -> tuple[Tensor, Tensor] | tuple[None, None]:
+def pair_masses(clips: Clips, pairs: Pairs) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """The masses (pairs, B) of the rows of the first and of the second modality; None where every row is there."""
     masses = clips.masses()
     return (None, None) if masses is None else _sides(masses.unbind(), pairs)
 
