@@ -42,6 +42,7 @@ class ConfidentContrast:
         found = match_groups(clips, self.matching)
         groups = {name: clips.rows[m][found.members[:, m]] for m, name in enumerate(self.modalities)}
         kept = dict.fromkeys(self.modalities, found.kept)
-        share = found.kept.sum() / (len(found.kept) if clips.present is None else clips.present[0].sum())
+        rows = len(found.kept) if clips.present is None else clips.present[0].sum()
+        share = found.kept.to(found.share.dtype).sum() / rows
         contrasts = [weight * contrast(groups, kept) for weight, contrast in self.contrasts]
         return share * sum(contrasts[1:], start=contrasts[0])

@@ -1,0 +1,212 @@
+"""Matches of rows in unknown order, and the contrast of those that are sure, against loops over the definitions."""
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from cases.operators import unit_rows
+from cases.star import embeddings
+from mover import reference
+from mover.config import Config, MatchingConfig, ObjectiveConfig
+from mover.configs import load_config
+from mover.errors import UserError
+from mover.losses import build_objective
+from mover.losses.confident import ConfidentContrast
+from mover.losses.embeddings import check_embeddings
+from mover.losses.matching import match_groups, matched_shares
+
+NAMES = ("text", "video", "audio")
+ORDERS = {"text": [0, 1, 2, 3, 4, 5], "video": [3, 1, 5, 0, 2, 4], "audio": [4, 0, 1, 5, 3, 2]}
+
+
+def shuffled(noise: float = 0.05, n: int = 6, d: int = 12):
+    """Rows of n items, each modality in an order of its own, near enough to be told apart."""
+    items = unit_rows(n, d, seed=3)
+    rows = {
+        name: normalize(items + noise * unit_rows(n, d, seed=4 + m), dim=1)[torch.tensor(ORDERS[name])]
+        for m, name in enumerate(NAMES)
+    }
+    return {name: value.clone().requires_grad_() for name, value in rows.items()}
+
+
+def shares_by_loops(x, y, config, x_there, y_there):
+    """(n, n), one entry at a time."""
+    cost = reference.cost(x, y)
+    shares = torch.zeros_like(cost)
+    rows, columns = x_there.nonzero().flatten().tolist(), y_there.nonzero().flatten().tolist()
+    if config.by == "transport":
+        plan = reference.sinkhorn(cost[rows][:, columns], epsilon=config.epsilon, tol=1e-12, max_iter=100000).plan
+        for a, i in enumerate(rows):
+            for b, j in enumerate(columns):
+                shares[i, j] = plan[a, b] * len(rows)
+        return shares
+    kernel = (-cost / config.epsilon).exp()
+    for i in rows:
+        for j in columns:
+            row, column = sum(kernel[i, c] for c in columns), sum(kernel[r, j] for r in rows)
+            shares[i, j] = min(kernel[i, j] / row, kernel[i, j] / column)
+    return shares
+
+
+def groups_by_loops(z, config, there):
+    """Row of the anchor to the rows it is matched with and the least share, for those that are kept."""
+    n, found = len(z["text"]), {}
+    plans = [shares_by_loops(z["text"], z[name], config, there["text"], there[name]) for name in NAMES[1:]]
+    for i in range(n):
+        group, least, kept = [i], 1.0, bool(there["text"][i])
+        for plan in plans:
+            j = max(range(n), key=lambda j, plan=plan: float(plan[i, j]))
+            group.append(j)
+            least = min(least, float(plan[i, j]))
+            kept &= float(plan[i, j]) >= config.threshold
+            if config.mutual:
+                kept &= all(float(plan[r, j]) <= float(plan[i, j]) for r in range(n))
+        if kept:
+            found[i] = (group, least)
+    return found
+
+
+def everywhere(n: int = 6):
+    return {name: torch.ones(n, dtype=torch.bool) for name in NAMES}
+
+
+@pytest.mark.parametrize("by", ["transport", "softmax"])
+@pytest.mark.parametrize("mutual", [True, False])
+@pytest.mark.parametrize("missing", [False, True])
+def test_groups_against_loops(by, mutual, missing):
+    z = {name: rows.detach() for name, rows in shuffled(noise=1.5).items()}
+    there = everywhere()
+    if missing:
+        there["text"][2], there["audio"][0], there["audio"][5] = False, False, False
+    config = MatchingConfig(by=by, mutual=mutual, epsilon=0.2, threshold=0.4)
+    found = match_groups(check_embeddings(z, NAMES, there), config)
+    expected = groups_by_loops(z, config, there)
+    assert 0 < len(expected) < 6  # the case keeps some and leaves some
+    assert found.kept.nonzero().flatten().tolist() == sorted(expected)
+    for i, (group, least) in expected.items():
+        assert found.members[i].tolist() == group
+        assert float(found.share[i]) == pytest.approx(least, abs=3e-3)  # the plan stops at an error of 1e-3
+
+
+def test_a_plan_is_sure_of_more_than_softmax_is_and_no_less_right():
+    """The balance settles what each row alone leaves open."""
+    kept, right = {"transport": 0, "softmax": 0}, {"transport": 0, "softmax": 0}
+    for seed in range(8):
+        items = unit_rows(32, 16, seed=seed)
+        views = [normalize(items + 0.8 * unit_rows(32, 16, seed=100 + seed + m), dim=1) for m in range(2)]
+        clips = check_embeddings({"text": views[0], "video": views[1]}, ("text", "video"))
+        for by in kept:
+            found = match_groups(clips, MatchingConfig(by=by))
+            kept[by] += int(found.kept.sum())
+            right[by] += int((found.members[:, 0] == found.members[:, 1])[found.kept].sum())
+    assert kept["transport"] > 1.1 * kept["softmax"] and right["transport"] > 1.1 * right["softmax"]
+    assert right["transport"] > 0.9 * kept["transport"]
+
+
+def test_shares_of_transport_sum_to_one_in_rows_and_columns():
+    z = {name: rows.detach() for name, rows in shuffled(noise=2.0).items()}
+    shares = matched_shares(check_embeddings(z, NAMES), [(0, 1), (1, 2)], MatchingConfig(epsilon=0.3))
+    torch.testing.assert_close(shares.sum(-1), torch.ones(2, 6, dtype=torch.float64), atol=1e-3, rtol=0)
+    torch.testing.assert_close(shares.sum(-2), torch.ones(2, 6, dtype=torch.float64), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("by", ["transport", "softmax"])
+def test_the_term_is_the_contrast_of_the_groups_times_their_share(by):
+    """Against the objective of rows put into order by hand, one of them unlike all others and left out."""
+    z = shuffled()
+    with torch.no_grad():
+        z["video"][2] = -z["video"][2]  # of item 5
+    config = ObjectiveConfig(preset="mover-sets", volume_contrastive=0.5, matching=MatchingConfig(by=by, threshold=0.5))
+    objective = build_objective(config, NAMES).double()
+    value = objective(z, aligned=0)["confident"]
+    kept = [item for item in range(6) if item != 5]
+    ordered = {name: torch.stack([z[name][ORDERS[name].index(item)] for item in kept]) for name in NAMES}
+    terms = build_objective(config, NAMES).double()(ordered)
+    expected = 5 / 6 * (0.5 * terms["volume_contrastive"] + terms["pairwise"])
+    torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9)
+    of_value = torch.autograd.grad(value, list(z.values()), retain_graph=True)
+    of_expected = torch.autograd.grad(expected, list(z.values()))
+    for one, other in zip(of_value, of_expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+
+
+def test_contrasts_are_of_the_aligned_rows_and_transport_of_all():
+    z = embeddings(NAMES, 8, 10)
+    config = ObjectiveConfig(preset="mover", confident=0.7, ot_loop=0.1, matching=MatchingConfig(threshold=0.0))
+    terms = build_objective(config, NAMES).double()(z, aligned=3)
+    few = build_objective(config, NAMES).double()({name: rows[:3] for name, rows in z.items()})
+    many = build_objective(config, NAMES).double()(z)
+    for name in ("volume_contrastive", "pairwise"):
+        torch.testing.assert_close(terms[name], few[name])
+    for name in ("mover", "ot_loop"):
+        torch.testing.assert_close(terms[name], many[name])
+    weights = {"mover": 1, "volume_contrastive": 1, "pairwise": 1, "ot_loop": 0.1, "confident": 0.7}
+    torch.testing.assert_close(terms["total"], sum(w * terms[name] for name, w in weights.items()))
+    assert float(terms["confident"].detach()) > 0 and float(many["confident"].detach()) == 0
+
+
+def test_the_order_of_the_rows_that_are_not_aligned_makes_no_difference():
+    z = {name: rows.detach() for name, rows in shuffled(noise=0.6, n=6).items()}
+    known = embeddings(NAMES, 4, 12)
+    objective = build_objective(ObjectiveConfig(preset="mover-sets"), NAMES).double()
+    values = []
+    for step in range(4):
+        orders = {
+            name: torch.randperm(6, generator=torch.Generator().manual_seed(10 * step + m))
+            for m, name in enumerate(NAMES)
+        }
+        rows = {name: torch.cat([known[name].detach(), z[name][orders[name]]]) for name in NAMES}
+        values.append(float(objective(rows, aligned=4)["total"].detach()))
+    assert values == pytest.approx([values[0]] * 4, abs=1e-12)
+
+
+def test_rows_that_are_not_there_have_no_gradient_and_no_influence():
+    z = shuffled(noise=0.3)
+    present = {"text": torch.tensor([True] * 5 + [False]), "audio": torch.tensor([False] + [True] * 5)}
+    objective = build_objective(ObjectiveConfig(preset="mover-sets"), NAMES).double()
+    value = objective(z, present=present, aligned=0)["confident"]
+    value.backward()
+    assert not z["text"].grad[5].any() and not z["audio"].grad[0].any()
+    hostile = {name: rows.detach().clone() for name, rows in z.items()}
+    hostile["text"][5], hostile["audio"][0] = torch.nan, torch.inf
+    assert float(objective(hostile, present=present, aligned=0)["confident"]) == float(value.detach())
+
+
+@pytest.mark.parametrize("aligned", [5, 6])
+def test_too_few_rows_to_match_are_0_with_gradient_0(aligned):
+    z = shuffled()
+    value = build_objective(ObjectiveConfig(preset="mover-sets"), NAMES).double()(z, aligned=aligned)["confident"]
+    assert float(value.detach()) == 0
+    assert not any(g.any() for g in torch.autograd.grad(value, list(z.values())))
+
+
+def test_a_modality_that_no_unaligned_row_has_makes_no_groups():
+    z, present = shuffled(), {"audio": torch.tensor([True, True, False, False, False, False])}
+    value = build_objective(ObjectiveConfig(preset="mover-sets"), NAMES).double()(z, present=present, aligned=2)
+    assert float(value["confident"].detach()) == 0 and bool(value["total"].isfinite())
+
+
+def test_matches_start_late_and_rise():
+    config = ObjectiveConfig(preset="mover-sets", matching=MatchingConfig(start=0.5, warmup=0.2))
+    objective = build_objective(config, NAMES)
+    weights = [objective.weight("confident", progress) for progress in (0.0, 0.5, 0.6, 0.7, 1.0)]
+    assert weights == pytest.approx([0.0, 0.0, 0.5, 1.0, 1.0])
+    assert set(objective(embeddings(NAMES, 6, 8), 0.4, aligned=3)) == {"volume_contrastive", "pairwise", "total"}
+
+
+def test_no_parameters_of_its_own():
+    names = dict(build_objective(ObjectiveConfig(preset="mover-sets"), NAMES).named_parameters())
+    assert set(names) == {"terms.volume_contrastive.temperature.log", "terms.pairwise.temperature.log"}
+
+
+def test_what_is_refused():
+    with pytest.raises(UserError, match="there is no contrast. Set one of objective.volume_contrastive, pairwise"):
+        build_objective(ObjectiveConfig(preset="mover-sets", volume_contrastive=0, pairwise=0), NAMES)
+    with pytest.raises(UserError, match="'smell'"):
+        ConfidentContrast(NAMES, "smell", MatchingConfig(), [])
+    with pytest.raises(UserError, match=r"objective.matching.by: expected .*transport.*softmax.*got 'nearest'"):
+        load_config("demo", {"objective.matching.by": "nearest"})
+    with pytest.raises(UserError, match="objective.preset: mover-sets: it learns from clips that are not aligned"):
+        load_config("demo", {"objective.preset": "mover-sets"})
+    kept = load_config("demo", {"objective.preset": "mover-sets", "objective.confident": 0})
+    assert isinstance(kept, Config) and kept.data.aligned_fraction == 1
