@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate": "Recall@K of a run, a checkpoint or an embeddings file",
     "compare": "several systems on the same clips, with intervals of their differences",
     "analyze": "how an embedding space is laid out: classes, modalities, t-SNE",
+    "experiment": "all runs of an experiment, its tables and figures",
     "report": "one HTML page of a run: numbers, curves, plans, what retrieval finds",
     "weights": "say what a file or folder of weights is, and whether it loads into a tower",
 }

@@ -53,11 +53,16 @@ def add_config_option(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_settings(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+def add_settings(parser: argparse.ArgumentParser, argv: Sequence[str], *, shown: bool = True) -> None:
     """One option per setting of the configuration, in groups by section.
 
-    The help shows the values of the configuration that `argv` names with --config.
+    The help shows the values of the configuration that `argv` names with --config; or no settings, unless `shown`.
     """
+    if not shown:
+        for leaf in leaves(Config):
+            parser.add_argument(f"--{leaf.path}", default=argparse.SUPPRESS, dest=leaf.path, help=argparse.SUPPRESS)
+        _add_named(parser, argv)
+        return
     values = values_of(_config_named(argv))
     groups: dict[str, Any] = {}
     for leaf in leaves(Config):
@@ -70,6 +75,10 @@ def add_settings(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
             f"--{leaf.path}", metavar=leaf.placeholder, default=argparse.SUPPRESS, dest=leaf.path,
             help=_explained(leaf, values).replace("%", "%%"),
         )  # fmt: skip
+    _add_named(parser, argv)
+
+
+def _add_named(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     for name in _named_settings(argv, {leaf.path for leaf in leaves(Config)}):
         parser.add_argument(f"--{name}", default=argparse.SUPPRESS, dest=name, help=argparse.SUPPRESS)
 
@@ -82,6 +91,12 @@ def parse_settings(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namesp
     Raises:
         UserError: an unknown option, or a value that is not allowed.
     """
+    options, given = given_settings(parser, argv)
+    return options, load_config(options.config, given)
+
+
+def given_settings(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The options of the command, and the settings given: dotted name to value. As `parse_settings`, unchecked."""
     options, rest = parser.parse_known_args(_spelled_out(parser, argv))
     for word in rest:
         if word.startswith("--"):
@@ -89,8 +104,7 @@ def parse_settings(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namesp
         raise UserError(
             f"'{word}' is not an option: they begin with --, or read section.setting=value. See {parser.prog} --help."
         )
-    given = {name: value for name, value in vars(options).items() if leaf_at(Config, name) is not None}
-    return options, load_config(options.config, given)
+    return options, {name: value for name, value in vars(options).items() if leaf_at(Config, name) is not None}
 
 
 def _config_named(argv: Sequence[str]) -> Config:

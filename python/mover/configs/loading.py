@@ -42,7 +42,7 @@ def load_config(source: str | Path | None = None, overrides: Mapping[str, Any] |
     if source is not None:
         path = find_config(source)
         origin = str(source)
-        tree = _read_yaml(path)
+        tree = read_yaml(path)
     if "objective.preset" in (overrides or {}):
         _drop_weights(tree, (overrides or {})["objective.preset"])
     for name, value in (overrides or {}).items():
@@ -99,7 +99,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file; an empty file has none.
+
+    Raises:
+        UserError: it cannot be read, is no YAML, has a key twice, or is no mapping.
+    """
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)  # a subclass of SafeLoader
     except yaml.MarkedYAMLError as error:

@@ -1,0 +1,167 @@
+"""The runs of an experiment: one for each variant, value of its study and seed, with all settings of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mover.config import Config
+from mover.configs import load_config, setting_text
+from mover.errors import UserError
+from mover.experiments.definition import Definition, Evaluation
+from mover.train.run_folder import RunFolder
+
+OUTPUT = Path("runs/experiments")
+"""Where results go, unless the setting `output` says otherwise."""
+_OWN = {
+    "name": "runs are named by the experiment",
+    "seed": "give --first-seed",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    cell: its row of the tables: the variant and, in a study, the value, `transport-0.25`. value: that value, else None.
+    start: the run whose trained weights it begins with.
+    """
+
+    cell: str
+    variant: str
+    value: Any
+    seed: int
+    config: Config
+    evaluations: Mapping[str, Evaluation]
+    start: Run | None = None
+
+    @property
+    def name(self) -> str:
+        """`transport-0.25 seed 1`."""
+        return f"{self.cell} seed {self.seed}"
+
+    @property
+    def folder(self) -> RunFolder:
+        """`<output>/<experiment>/<cell>/seed-N`."""
+        return RunFolder(self.config.folder)
+
+    @property
+    def record(self) -> Path:
+        """The file that is there when the run is complete."""
+        return self.config.folder / "result.json"
+
+    @property
+    def output(self) -> Path:
+        """What the run said."""
+        return self.config.folder / "output.txt"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row of the tables: a variant with one value of the study."""
+
+    name: str
+    variant: str
+    value: Any
+    label: str
+
+
+def cells_of(definition: Definition) -> list[Cell]:
+    """The rows of the tables, in order; variants that are not shown included."""
+    study = definition.study
+    found = []
+    for name, variant in definition.variants.items():
+        label = variant.label or name
+        if study is None:
+            found.append(Cell(name, name, None, label))
+            continue
+        for value in variant.values or study.values:
+            text = setting_text(value)
+            found.append(Cell(f"{name}-{text}", name, value, f"{label}, {study.label or study.setting} {text}"))
+    return found
+
+
+def plan_runs(
+    definition: Definition,
+    *,
+    config: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    seeds: int | None = None,
+    first_seed: int = 0,
+    only: Sequence[str] = (),
+) -> list[Run]:
+    """Every run of an experiment, first all variants of the first seed.
+
+    Args:
+        definition: the experiment.
+        config: in place of the definition's.
+        overrides: dotted settings on top of all runs.
+        seeds, first_seed: how many runs of each variant, and the seed of the first; default: the definition's, 0.
+        only: variants or cells; runs that these start from come along. Empty: all.
+
+    Raises:
+        UserError: a setting that the experiment sets itself, a variant that does not exist, or a run whose settings
+            are not allowed, with the run's name.
+    """
+    given = dict(overrides or {})
+    _check_overrides(definition, given)
+    folder = Path(str(given.pop("output", OUTPUT))) / definition.name
+    wanted = _wanted(definition, only)
+    runs: dict[tuple[str, Any, int], Run] = {}
+    for seed in range(first_seed, first_seed + (seeds or definition.seeds)):
+        starts = {v.start_from for v in definition.variants.values()}
+        ordered = sorted(cells_of(definition), key=lambda cell: cell.variant not in starts)  # stable: starts first
+        for cell in ordered:
+            if cell.name not in wanted:
+                continue
+            source = definition.variants[cell.variant].start_from
+            start = None if source is None else runs[source, cell.value, seed]
+            settings = _settings(definition, cell, given, start)
+            settings |= {"output": folder / cell.name, "name": f"seed-{seed}", "seed": seed}
+            try:
+                resolved = load_config(config or definition.config, settings)
+            except UserError as error:
+                raise UserError(f"{definition.name}, {cell.name}: {error}") from None
+            run = Run(cell.name, cell.variant, cell.value, seed, resolved, definition.evaluations, start)
+            runs[cell.variant, cell.value, seed] = run
+    return list(runs.values())
+
+
+def _settings(definition: Definition, cell: Cell, given: Mapping[str, Any], start: Run | None) -> dict[str, Any]:
+    settings = {**definition.settings, **definition.variants[cell.variant].settings}
+    if definition.study is not None:
+        settings[definition.study.setting] = cell.value
+    if start is not None:
+        settings["train.start_from"] = start.config.folder
+    return {**settings, **given}
+
+
+def _check_overrides(definition: Definition, given: Mapping[str, Any]) -> None:
+    varied = {name: key for key, variant in definition.variants.items() for name in variant.settings}
+    if definition.study is not None:
+        varied[definition.study.setting] = "the study"
+    for name in given:
+        if name in _OWN:
+            raise UserError(f"{name} cannot be set here: {_OWN[name]}.")
+        if name in varied:
+            raise UserError(
+                f"{name} is what {definition.name} varies ({varied[name]} sets it): take it from the command line, or "
+                "write an experiment of your own."
+            )
+
+
+def _wanted(definition: Definition, only: Sequence[str]) -> set[str]:
+    """The names of the cells to run."""
+    cells = cells_of(definition)
+    unknown = [name for name in only if name not in definition.variants and name not in {c.name for c in cells}]
+    if unknown:
+        raise UserError(f"{definition.name} has no variant '{unknown[0]}': its variants are {_listed(definition)}.")
+    chosen = [cell for cell in cells if not only or cell.variant in only or cell.name in only]
+    starts = {(definition.variants[cell.variant].start_from, cell.value) for cell in chosen}
+    return {cell.name for cell in cells if cell in chosen or (cell.variant, cell.value) in starts}
+
+
+def _listed(definition: Definition) -> str:
+    return ", ".join(definition.variants)

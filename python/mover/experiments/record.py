@@ -1,0 +1,87 @@
+"""What a complete run leaves for the tables, result.json, and whether it is that of a planned run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from mover.config import Config
+from mover.configs import differences
+from mover.durable_file import durable_file
+from mover.errors import UserError
+from mover.experiments.plan import Run
+from mover.train.checkpoint import find_checkpoint, load_checkpoint_config
+
+State = Literal["done", "new", "unfinished", "other settings"]
+
+_INDIFFERENT = (
+    "name", "output", "data.cache", "data.cache_folder", "data.workers", "train.checkpoint_every", "train.log_every",
+    "train.device", "train.diagnose_every", "train.threads",
+)  # fmt: skip
+"""Settings that change no result, but for the last digits. But with `data.cache` features nothing is drawn at random
+from frames and sound."""
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The record of a run, None where there is none.
+
+    Raises:
+        UserError: the file is none of these.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not the result of a run ({error}): remove it, and the run is made again.") from None
+    if not isinstance(record, dict) or not {"settings", "asked", "metrics"} <= set(record):
+        raise UserError(f"{path} is not the result of a run: remove it, and the run is made again.")
+    return record
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write it in one move."""
+    with durable_file(path) as file:
+        file.write((json.dumps(record, indent=1) + "\n").encode("utf-8"))
+
+
+def asked(run: Run) -> dict[str, Any]:
+    """The evaluations of a run, as its record has them."""
+    return {name: evaluation.model_dump(mode="json") for name, evaluation in run.evaluations.items()}
+
+
+def state_of(run: Run) -> tuple[State, str]:
+    """How far a run is, and, where its folder holds one of other settings, which these are, in words."""
+    record = read_record(run.record)
+    if record is not None:
+        changed = changes(record["settings"], run.config)
+        if changed:
+            return "other settings", changed
+        return ("done" if record["asked"] == asked(run) else "unfinished"), ""
+    try:
+        checkpoint = find_checkpoint(run.folder.last)
+        old = load_checkpoint_config(checkpoint).model_dump(mode="json")
+    except UserError:  # none yet: nothing is lost by beginning anew
+        return "new", ""
+    changed = changes(old, run.config)
+    return ("other settings", changed) if changed else ("unfinished", "")
+
+
+def changes(settings: Mapping[str, Any], config: Config) -> str:
+    """In which settings that count a run differs from `config`, in words; empty where in none."""
+    try:
+        old = Config.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(str(part) for part in first['loc'])} is not a setting of this version, or not its value"
+    found = {
+        name: pair
+        for name, pair in differences(old, config).items()
+        if name not in _INDIFFERENT or (name == "data.cache" and "features" in pair)
+    }
+    shown = [f"{name} is {before} there and {now} here" for name, (before, now) in list(found.items())[:3]]
+    return "; ".join(shown) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
