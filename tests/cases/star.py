@@ -1,7 +1,7 @@
 """Groups and their weights by plain loops: the star coupling of MOVER's equation 8, and what is kept of it."""
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import combinations, product
 
 import torch
 from torch import Tensor
@@ -79,6 +79,48 @@ def weighted_log_volume(rows: list[Tensor], weights: Weights) -> Tensor:
         smoothed = vectors @ vectors.T + 1e-6 * torch.eye(len(group), dtype=vectors.dtype)
         terms.append(weight * torch.linalg.slogdet(smoothed).logabsdet / 2)
     return torch.stack(terms).sum()
+
+
+def weighted_cosine_distance(rows: list[Tensor], weights: Weights) -> Tensor:
+    """sum of weight times the mean over pairs of 1 - cos."""
+    terms = []
+    for group, weight in weights.items():
+        vectors = members(rows, group)
+        distances = [1 - (first * second).sum() for first, second in combinations(vectors, 2)]
+        terms.append(weight * sum(distances) / len(distances))
+    return torch.stack(terms).sum()
+
+
+def coupled(
+    rows: Sequence[Tensor],
+    present: Sequence[Tensor],
+    epsilon: float,
+    coupling: str = "transport",
+    guide: float = 0.0,
+    aligned: int | None = None,
+) -> tuple[list[Tensor], Tensor]:
+    """Plans (B, B) from the first modality to every other, and the masses (B) of its rows; of rows that are there only.
+
+    The cost of (i, i) is lowered by `guide` for the first `aligned` rows. "softmax": row by row, of the cosines.
+    """
+    n = len(rows[0])
+    here = [i for i in range(n) if present[0][i]]
+    masses = torch.tensor([1 / len(here) if i in here else 0.0 for i in range(n)], dtype=torch.float64)
+    plans = []
+    for other, mask in zip(rows[1:], present[1:], strict=True):
+        there = [j for j in range(n) if mask[j]]
+        known = [[float(i == j and (aligned is None or i < aligned)) for j in there] for i in here]
+        cost = reference.cost(rows[0][here], other[there]) - guide * torch.tensor(known, dtype=torch.float64)
+        if coupling == "transport":
+            small = reference.sinkhorn(cost, epsilon=epsilon).plan
+        else:
+            cosines = 1 - cost / 2
+            entries = [[(cosine / (epsilon / 2)).exp() for cosine in row] for row in cosines]
+            small = torch.stack([torch.stack(row) / (len(here) * sum(row)) for row in entries])
+        plan = torch.zeros(n, n, dtype=torch.float64)
+        plan[torch.tensor(here)[:, None], torch.tensor(there)] = small
+        plans.append(plan)
+    return plans, masses
 
 
 def tangent(gradient: Tensor, rows: Tensor) -> Tensor:

@@ -134,9 +134,11 @@ class VolumeContrastiveLoss(nn.Module):
         """The contrast of every anchor with the groups that are matched to the anchors."""
         star = [(0, m) for m in range(1, len(clips.rows))]
         with torch.no_grad():
-            best = couple(clips, star, self.transport, self.coupling, aligned).plans.argmax(dim=-1)  # (k-1, B)
+            mass, best = couple(clips, star, self.transport, self.coupling, aligned).plans.max(dim=-1)  # (k-1, B)
         # torch.nn.functional.embedding sums the gradients of rows that repeat in a fixed order
-        others = torch.stack([embedding(j, rows) for j, rows in zip(best, clips.rows[1:], strict=True)], dim=1)
+        groups = [embedding(j, rows) for j, rows in zip(best, clips.rows[1:], strict=True)]
+        others = torch.stack(groups, dim=1)  # (B, k-1, d)
+        others = torch.where(mass.T.isnan().unsqueeze(-1), torch.nan, others)  # a plan of NaN is to be seen in the loss
         usable = None if clips.present is None else clips.present[0]
         return self._contrast(self._scores(clips.rows[0], others), usable)
 

@@ -41,7 +41,10 @@ def losses(names):
     made += [VolumeContrastiveLoss(names, anchor, denominator="negatives", label_smoothing=0.0)]
     made += [MoverLoss(names, anchor, EXACT, groups=groups) for groups in ("auto", "hard", "topk", "sample")]
     made += [MoverLoss(names, anchor, EXACT.model_copy(update={"plan_gradient": "implicit"}))]
-    made += [MoverLoss(names, anchor, EXACT, volume="log")]
+    made += [MoverLoss(names, anchor, EXACT, volume=volume, anchoring="all") for volume in ("log", "cosine")]
+    made += [MoverLoss(names, anchor, EXACT.model_copy(update={"guide": 0.5}), coupling="softmax")]
+    variants = [{"positives": "mixed", "anchoring": "all"}, {"contrast_by": "cosine", "anchoring": "all"}]
+    made += [VolumeContrastiveLoss(names, anchor, transport=EXACT, **options) for options in variants]
     made += [OTLoopLoss(names, EXACT), OTBarycenterLoss(names, anchor, EXACT)]
     if len(names) == 3:
         made += [MoverLoss(names, anchor, EXACT, weights="cyclic")]
@@ -94,7 +97,10 @@ def test_too_few_rows_give_zero_and_no_gradient(k, which, absent):
         present = {name: torch.arange(6) == 4 for name in names}
     elif absent == "a modality":
         present[names[0]] = torch.zeros(6, dtype=torch.bool)
-        if k > 2 and isinstance(losses(names)[which], PairwiseLoss):
+        loss = losses(names)[which]
+        of_any_pair = isinstance(loss, PairwiseLoss)
+        of_any_pair |= isinstance(loss, VolumeContrastiveLoss) and loss.anchoring == "all"
+        if k > 2 and of_any_pair:
             present = {name: mask if name == names[1] else present[names[0]] for name, mask in present.items()}
     else:
         present = {name: torch.zeros(6, dtype=torch.bool) for name in names}

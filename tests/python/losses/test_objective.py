@@ -6,7 +6,7 @@ import torch
 from mover import ops, reference
 from mover.config import ObjectiveConfig, TransportConfig
 from mover.errors import UserError
-from mover.losses import build_objective, groups
+from mover.losses import MoverLoss, VolumeContrastiveLoss, build_objective, groups
 
 NAMES = ("text", "video", "audio")
 
@@ -92,6 +92,55 @@ def test_options_reach_the_mover_term():
     term = build_objective(ObjectiveConfig(**settings), NAMES).terms["mover"]
     assert {name: getattr(term, name) for name in settings} == settings
     assert build_objective(ObjectiveConfig(weights="cyclic"), NAMES).terms["mover"].weights == "cyclic"
+
+
+def test_options_reach_both_terms_of_an_anchor(z):
+    """What the objective gives is what its terms give, at that step and with so many rows aligned."""
+    config = ObjectiveConfig(
+        coupling="softmax",
+        anchoring="rotating",
+        positives="mixed",
+        mixture=0.3,
+        contrast_by="cosine",
+        volume="cosine",
+        transport=TransportConfig(guide=0.5, epsilon=0.4),
+    )
+    objective = build_objective(config, NAMES).double()
+    alike = {"coupling": "softmax", "anchoring": "rotating"}
+    mover = MoverLoss(NAMES, "text", config.transport, volume="cosine", **alike)
+    contrast = VolumeContrastiveLoss(
+        NAMES, "text", positives="mixed", mixture=0.3, contrast_by="cosine", transport=config.transport, **alike
+    ).double()
+    values = []
+    for step, aligned in ((0, None), (1, None), (1, 4), (2, 4), (4, 4)):
+        result = objective(z, step=step, aligned=aligned)
+        torch.testing.assert_close(result["mover"], mover(z, step=step, aligned=aligned))
+        torch.testing.assert_close(result["volume_contrastive"], contrast(z, step=step, aligned=aligned))
+        values.append((float(result["mover"].detach()), float(result["volume_contrastive"].detach())))
+    assert len(set(values)) == 4 and values[2] == values[4]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"preset": "pairwise", "positives": "mixed"}, "objective.positives: mixed concerns the volume contrast"),
+        ({"volume_contrastive": 0, "contrast_by": "cosine"}, "objective.contrast_by: cosine concerns the volume"),
+        ({"preset": "ot-loop", "anchoring": "all"}, "objective.anchoring: all concerns the mover term and the volume"),
+        ({"preset": "gram", "coupling": "softmax"}, "coupling: softmax concerns the mover term and positives"),
+        ({"preset": "gram", "transport": TransportConfig(guide=0.2)}, "objective.transport.guide: 0.2 concerns"),
+        ({"preset": "ot-loop", "transport": TransportConfig(guide=0.2)}, "made of pairwise, ot_loop. Set objective"),
+        ({"weights": "cyclic", "coupling": "softmax"}, "Set objective.weights to star, or objective.coupling"),
+    ],
+)
+def test_options_without_a_term_that_they_concern_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        build_objective(ObjectiveConfig(**settings), NAMES)
+
+
+def test_options_of_plans_are_for_matched_positives_too():
+    for options in ({"coupling": "softmax"}, {"transport": TransportConfig(guide=0.2)}):
+        build_objective(ObjectiveConfig(preset="gram", positives="transport", **options), NAMES)
+        build_objective(ObjectiveConfig(preset="mover", volume_contrastive=0, **options), NAMES)
 
 
 def test_too_many_groups_are_refused_at_the_first_step(z, monkeypatch):
