@@ -19,7 +19,8 @@ from mover.train.checkpoint import find_checkpoint, load_checkpoint_config
 
 _FREE_ON_RESUME = (
     "name", "output", "data.manifest", "data.tokenizer", "data.cache", "data.cache_folder", "data.workers",
-    "train.steps", "train.validate_every", "train.checkpoint_every", "train.log_every", "train.device", "train.threads",
+    "train.steps", "train.validate_every", "train.checkpoint_every", "train.log_every", "train.diagnose_every",
+    "train.device", "train.threads",
 )  # fmt: skip
 """Settings that a resumed run may change, beside those of evaluation: none of them changes what a step computes, but
 for `train.steps`, which moves the end of the schedules. But `data.cache` features may neither come nor go: with it

@@ -39,12 +39,15 @@ from mover.train.checkpoint import (
     save_checkpoint,
 )
 from mover.train.checks import check_run
+from mover.train.collapse import CollapseWatch
 from mover.train.device import autocast, to_device
+from mover.train.diagnostics import diagnose, gradient_norms, is_due
 from mover.train.frozen import serve_frozen_towers
 from mover.train.interrupt import StopRequest
 from mover.train.logging import Display, RunLog, read_log
 from mover.train.optimizer import build_optimizer, learning_rates, schedule, set_learning_rate
 from mover.train.run_folder import RunFolder
+from mover.train.start import starting_model
 
 PLAN_CLIPS = 64
 """At most so many validation clips, always the same, have their transport plans kept at every validation."""
@@ -90,7 +93,7 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
     # Model, objective, optimiser
     vocab_size = None if tokenizer is None else tokenizer.vocab_size
     if checkpoint is None:
-        model = MoverModel(config.model, config.data, config.modalities, vocab_size).to(device)
+        model = starting_model(config, vocab_size).to(device)
     else:
         model = load_checkpoint_model(checkpoint, config, config.data, vocab_size).to(device)
     objective = build_objective(config.objective, config.modalities).to(device)
@@ -115,6 +118,7 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
     facts = {"device": str(device), "training_clips": len(train_set), "parameters": _parameters(model)}
     done, spent, embeddings = start, _Stopwatch(), None
     used, logged = Counter[str](), Counter[str]()
+    watch = CollapseWatch(config, objective)
     with (
         StopRequest() as stop,
         RunLog(folder.log, keep_until=start) as log,
@@ -122,10 +126,11 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
     ):
         if start < steps:
             log.write("run", start, **built_from(), **facts)
+        watch.replay(read_log(folder.log))
         for batch in loader:
             factor = schedule(done, steps, config.optimizer)
             set_learning_rate(optimizer, factor)
-            terms, norm = _update(model, objective, optimizer, batch, done, config, device)
+            terms, norm, found = _update(model, objective, optimizer, batch, done, config, device)
             done += 1
             used.update({m: int(flags.sum()) for m, flags in batch["present"].items()})
             spent.step()
@@ -140,6 +145,13 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
                     rows={m: used[m] - logged[m] for m in config.modalities},
                 )  # fmt: skip
                 logged.update(used - logged)
+
+            if found is not None:
+                found["temperatures"] = _temperatures(objective)
+                log.write("diagnostics", done, **found)
+                for alarm in watch.observe({"step": done, **found}):
+                    log.write("warning", done, symptom=alarm.symptom, message=alarm.message)
+                    display.say(alarm.message)
 
             improved = False
             if validation is not None and (last or done % config.train.validate_every == 0):
@@ -186,8 +198,9 @@ def _update(
     step: int,
     config: Config,
     device: torch.device,
-) -> tuple[dict[str, float], float]:
-    """One optimiser step; returns the loss terms and the norm of the gradient before clipping.
+) -> tuple[dict[str, float], float, dict[str, Any] | None]:
+    """One optimiser step; returns the loss terms, the norm of the gradient before clipping, and the diagnostics of a
+    step that has some.
 
     Raises UserError, before anything is changed, when a term or the gradient is not finite.
     """
@@ -195,20 +208,26 @@ def _update(
     batch = to_device(batch, device)
     with autocast(config.train.precision, device):
         z = model(batch)
-    named = objective({m: rows.float() for m, rows in z.items()}, step / config.train.steps, batch["present"])
+    rows = {m: found.float() for m, found in z.items()}
+    named = objective(rows, step / config.train.steps, batch["present"], aligned=batch["aligned"])
     terms = dict(zip(named, torch.stack([term.detach().float() for term in named.values()]).tolist(), strict=True))
     bad = next((name for name, value in terms.items() if not np.isfinite(value)), None)
     if bad is not None:
         raise _diverged(f"the loss term '{bad}' is {terms[bad]}", step, config)
     optimizer.zero_grad(set_to_none=True)
     named["total"].backward()
+    found = None
+    if is_due(step + 1, config.train):
+        about = {"present": batch["present"], "owner": batch["owner"], "aligned": batch["aligned"]}
+        found = diagnose(rows, objective, seed=config.seed, step=step + 1, **about)
+        found["gradients"] = gradient_norms(model, objective)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     bound = config.optimizer.clip_norm
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, float("inf") if bound is None else bound))
     if not np.isfinite(norm):
         raise _diverged(f"the norm of the gradient is {norm}", step, config)
     optimizer.step()
-    return terms, norm
+    return terms, norm, found
 
 
 def _diverged(what: str, step: int, config: Config) -> UserError:

@@ -39,9 +39,11 @@ def test_one_step_of_the_full_size_changes_every_parameter() -> None:
         "video": {"pixels": torch.randint(0, 256, (2, 1, 3, 224, 224), dtype=torch.uint8)},
         "audio": {"waveform": 0.1 * torch.randn(2, 16000), "length": torch.tensor([16000, 9000])},
         "present": {name: torch.ones(2, dtype=torch.bool) for name in config.modalities},
+        "owner": {name: torch.arange(2) for name in config.modalities},
+        "aligned": 2,
     }
     before = {name: p.detach().flatten()[:1000].clone() for name, p in model.named_parameters()}
-    terms, norm = _update(model, objective, optimizer, batch, config.train.steps, config, torch.device("cpu"))
+    terms, norm, _ = _update(model, objective, optimizer, batch, config.train.steps, config, torch.device("cpu"))
     assert set(terms) == {"mover", "volume_contrastive", "pairwise", "total"}
     assert 0 < norm < float("inf")
     for name, parameter in model.named_parameters():

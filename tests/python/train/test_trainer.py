@@ -251,8 +251,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_name(
     real = Objective.forward
     calls = []
 
-    def spoiled(self: Objective, *inputs: Any) -> dict[str, torch.Tensor]:
-        terms = dict(real(self, *inputs))
+    def spoiled(self: Objective, *inputs: Any, aligned: int) -> dict[str, torch.Tensor]:
+        terms = dict(real(self, *inputs, aligned=aligned))
         calls.append(inputs)
         if len(calls) == step + 1:
             name = next(iter(terms))
@@ -332,9 +332,9 @@ def test_training_on_clips_that_lack_modalities(
                     torch.testing.assert_close(rows[i], expected, atol=1e-5, rtol=0)
         return z
 
-    def passed_on(self: Objective, z: Any, progress: float = 1.0, present: Any = None) -> Any:
-        assert present is batches[-1]["present"]
-        return objective(self, z, progress, present)
+    def passed_on(self: Objective, z: Any, progress: float, present: Any, *, aligned: int) -> Any:
+        assert present is batches[-1]["present"] and aligned == 12
+        return objective(self, z, progress, present, aligned=aligned)
 
     monkeypatch.setattr(MoverModel, "forward", checked)
     monkeypatch.setattr(Objective, "forward", passed_on)
