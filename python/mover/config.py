@@ -371,6 +371,11 @@ class TrainConfig(Section):
 
     steps: PositiveInt = Field(10000, description="optimiser steps of the whole run")
     batch_size: PositiveInt = Field(64, description="clips per step")
+    start_from: Path | None = Field(
+        None,
+        description="an earlier run, or a checkpoint of it, whose trained towers and heads this one begins with, for "
+        "the modalities that both have; default: begin anew",
+    )
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast of the towers")
     validate_every: PositiveInt = Field(500, description="steps between validations")
     checkpoint_every: PositiveInt = Field(500, description="steps between checkpoints")
