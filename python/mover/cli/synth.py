@@ -1,42 +1,87 @@
-"""`mover synth`: make the embedded data set."""
+"""`mover synth`: make a data set by rule."""
 
 from __future__ import annotations
 
+import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mover.cli.parser import Parser, non_negative, positive
+from mover.errors import UserError
 
 _DESCRIPTION = """\
-Make the embedded data set: small clips drawn and played by rule, written as mp4 files with captions in the form of
-MSR-VTT and AudioCaps, a manifest and a tokenizer. The same options give the same data; a folder that already holds
-them is left as it is.
+Make a data set by rule, with a manifest. The same options give the same data; a folder that already holds them is left
+as it is.
 
-  mover synth --out data/demo"""
+  mover synth --out data/demo
+  mover synth --kind views --out data/views
+
+clips: small clips drawn and played, written as mp4 files with captions in the form of MSR-VTT and AudioCaps.
+views: feature vectors that are noisy views of one latent; runs on them take seconds.
+
+docs/synthetic.md describes them."""
+
+KINDS = {"clips": (1200, 200, 200), "views": (1000, 500, 500)}
+"""What there is, and how many training, validation and test clips it has unless told."""
+_ONLY = {"workers": "clips", "views": "views", "noise": "views"}
 
 
 def run(argv: Sequence[str]) -> int:
     """The command; returns the exit code."""
-    parser = Parser(prog="mover synth", description=_DESCRIPTION, usage="mover synth --out DIR …")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
-    parser.add_argument("--seed", type=non_negative, default=0, metavar="INT", help="of everything drawn by chance [0]")
-    parser.add_argument("--train", type=positive, default=1200, metavar="INT", help="training clips [1200]")
-    parser.add_argument("--val", type=positive, default=200, metavar="INT", help="validation clips [200]")
-    parser.add_argument("--test", type=positive, default=200, metavar="INT", help="test clips [200]")
-    parser.add_argument("--workers", type=positive, default=2, metavar="INT", help="threads that write clips [2]")
-    options = parser.parse_args(list(argv))
+    options = _parser().parse_args(list(argv))
+    for name, kind in _ONLY.items():
+        if getattr(options, name) is not None and options.kind != kind:
+            raise UserError(f"--{name} belongs to --kind {kind}; the kind here is {options.kind}.")
+    counts = dict(zip(("train", "validation", "test"), KINDS[options.kind], strict=True))
+    given = {"train": options.train, "validation": options.val, "test": options.test}
+    counts |= {split: count for split, count in given.items() if count is not None}
+    manifest = _make(options, counts)
+    train, validation, test = counts.values()
+    print(f"{train} training, {validation} validation and {test} test clips: {manifest}")
+    return 0
 
+
+def _make(options: Any, counts: dict[str, int]) -> Path:
+    if options.kind == "views":
+        from mover.data.made.views import NOISE, make_views
+
+        noise = NOISE if options.noise is None else options.noise
+        return make_views(options.out, **counts, views=options.views or 3, noise=noise, seed=options.seed)
     from mover.data.synthetic import generate
 
-    manifest = generate(
-        options.out,
-        train=options.train,
-        validation=options.val,
-        test=options.test,
-        seed=options.seed,
-        workers=options.workers,
-        progress=sys.stderr.isatty(),
+    progress = sys.stderr.isatty()
+    return generate(options.out, **counts, seed=options.seed, workers=options.workers or 2, progress=progress)
+
+
+def _deviation(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got '{text}'")
+    return value
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="mover synth", description=_DESCRIPTION, usage="mover synth --out DIR …")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    parser.add_argument("--kind", choices=tuple(KINDS), default="clips", help="which data set [clips]")
+    parser.add_argument("--seed", type=non_negative, default=0, metavar="INT", help="of everything drawn by chance [0]")
+    for place, (split, what) in enumerate({"train": "training", "val": "validation", "test": "test"}.items()):
+        defaults = ", ".join(f"{kind}: {counts[place]}" for kind, counts in KINDS.items())
+        parser.add_argument(f"--{split}", type=positive, metavar="INT", help=f"{what} clips [{defaults}]")
+    clips = parser.add_argument_group("kind clips")
+    clips.add_argument("--workers", type=positive, metavar="INT", help="processes that write clips [2]")
+    views = parser.add_argument_group("kind views")
+    views.add_argument("--views", type=positive, metavar="INT", help="modalities, view1 to viewN [3]")
+    views.add_argument(
+        "--noise",
+        type=_deviation,
+        metavar="NUMBER",
+        help="standard deviation of the noise of each view, beside 1 [0.5]",
     )
-    print(f"{options.train} training, {options.val} validation and {options.test} test clips: {manifest}")
-    return 0
+    return parser

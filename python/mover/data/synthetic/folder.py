@@ -16,10 +16,7 @@ import functools
 import io
 import json
 import multiprocessing
-import os
-import shutil
 import signal
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -28,6 +25,7 @@ from typing import Any
 from mover.data.importers import IMPORTERS
 from mover.data.importers.audiocaps import COLUMNS as AUDIOCAPS_COLUMNS
 from mover.data.importers.msrvtt import ANNOTATIONS
+from mover.data.made.folder import MANIFEST, make_folder
 from mover.data.manifest import write_atomically, write_manifest
 from mover.data.progress import progress_bar
 from mover.data.sampling import generator
@@ -37,7 +35,6 @@ from mover.data.synthetic.pictures import draw
 from mover.data.synthetic.sounds import play
 from mover.data.synthetic.writing import write_mp4
 from mover.data.tokenizer import Tokenizer
-from mover.errors import UserError
 
 NAME = "mover-synth"
 VERSION = 2
@@ -46,8 +43,6 @@ VERSION = 2
 CAPTIONS = 8
 """Captions of a training clip."""
 
-MANIFEST = "manifest.jsonl"
-_SIGN = "dataset.json"
 _PICTURE, _SOUND, _WORDS = 2, 3, 4
 _PER_PROCESS = 100
 """Clips below which a process of its own costs more than it saves."""
@@ -71,50 +66,11 @@ def generate(
     The folder appears when it is complete. One with the same settings is left as it is, one with other settings is
     replaced. Raises UserError for a folder that holds anything else, and for counts that cannot be met.
     """
-    out = Path(os.path.abspath(out))
     settings = {
         "name": NAME, "version": VERSION, "seed": seed, "train": train, "validation": validation, "test": test
     }  # fmt: skip
     plan = scenes(train, validation, test, seed)
-    if _found(out) == settings and (out / MANIFEST).is_file():
-        return out / MANIFEST
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise UserError(f"The data set cannot be written to {out}: {error.strerror}. Name another folder.") from None
-    try:
-        os.chmod(building, 0o755)
-        _fill(building, plan, seed, workers, progress)
-        write_atomically(building / _SIGN, json.dumps(settings, indent=2) + "\n")
-        _put_in_place(building, out)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return out / MANIFEST
-
-
-def _found(out: Path) -> dict[str, Any] | None:
-    """The settings of the data set in `out`; None where there is nothing. Raises UserError for anything else."""
-    if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
-        return None
-    try:
-        settings = json.loads((out / _SIGN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        settings = None
-    if not isinstance(settings, dict) or settings.get("name") != NAME:
-        raise UserError(
-            f"{out} is there already and 'mover synth' did not make it. Name a folder that is new or empty."
-        )
-    return settings
-
-
-def _put_in_place(building: Path, out: Path) -> None:
-    """Move the finished folder to `out`; an earlier data set there goes only then."""
-    earlier = building.with_name(building.name + ".old")
-    if os.path.lexists(out):
-        os.rename(out, earlier)
-    os.rename(building, out)
-    shutil.rmtree(earlier, ignore_errors=True)
+    return make_folder(out, settings, lambda folder: _fill(folder, plan, seed, workers, progress))
 
 
 def _fill(folder: Path, plan: Sequence[Scene], seed: int, workers: int, progress: bool) -> None:
