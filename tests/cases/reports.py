@@ -53,6 +53,35 @@ def log_of(steps: int) -> list[dict[str, Any]]:
     return lines
 
 
+def diagnostics_of(steps: int, matches: bool = False) -> list[dict[str, Any]]:
+    """Lines of diagnostics as a run writes them, every second step; audio comes at step 4, nothing is complete before.
+
+    matches: whether the run has a matching.
+    """
+    lines = []
+    for step in range(2, steps + 1, 2):
+        share = step / steps
+        heard = step >= 4
+        joint = 80 * share if heard else None
+        plan = {"rows": 9, "columns": 9, "entropy": 1 - 0.9 * share, "accuracy": share, "mass": 0.8 * share,
+                "marginal_error": 1e-4, "iterations": 7}  # fmt: skip
+        true, other = ({"mean": v, "10%": v - 0.1, "50%": v, "90%": v + 0.05} for v in (0.95 - 0.6 * share, 0.95))
+        line = {
+            "kind": "diagnostics", "step": step, "volumes": {"positives": true, "negatives": other} if heard else None,
+            "cosines": {"positives": true, "negatives": other},
+            "modalities": {m: {"rows": 9, "cosine": 0.2, "effective_rank": 5.0} for m in ("text", "video", "audio")},
+            "plans": {"text-video": plan, "text-audio": plan if heard else None},
+            "R@1": {"T2V": 60 * share, "V2T": 40 * share, "T2VA": joint, "VA2T": joint},
+            "clips": {"T2V": 9, "V2T": 9, "T2VA": 9, "VA2T": 9},
+            "gradients": {"towers": {"text": 2.0, "video": None, "audio": 1 / step}, "heads": 0.5},
+            "temperatures": {"pairwise": 0.07},
+        }  # fmt: skip
+        if matches:
+            line["matches"] = {"kept": 0.5 * share, "right": share} if heard else None
+        lines.append(line)
+    return lines
+
+
 def plans_of(steps: tuple[int, ...], size: int = 8) -> dict[int, dict[str, np.ndarray]]:
     """Plans that move from uniform to the identity, B times."""
     uniform, right = np.full((size, size), 1 / size, dtype=np.float32), np.eye(size, dtype=np.float32)

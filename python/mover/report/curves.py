@@ -59,7 +59,7 @@ def _losses(steps: Sequence[Line]) -> Chart:
             axes.plot(at, mean, color=tone)
             ends.append((name.replace("_", " "), float(mean[-1]), tone))
             told.append(f"{name.replace('_', ' ')} from {values[0]:.3g} at step {at[0]} to {mean[-1]:.3g}")
-        _over_steps(axes, steps, "loss terms, unweighted")
+        over_steps(axes, steps, "loss terms, unweighted")
         label_ends(axes, ends)
         return chart(figure, "loss", f"Loss terms over {steps[-1]['step']} steps: {'; '.join(told)}.")
 
@@ -78,7 +78,7 @@ def _recall(checks: Sequence[Line]) -> Chart:
             )  # fmt: skip
             ends.append((name, float(values[-1]), tone))
         axes.set_ylim(0, 100)
-        _over_steps(axes, checks, "Recall@1 on the validation clips, %")
+        over_steps(axes, checks, "Recall@1 on the validation clips, %")
         label_ends(axes, ends)
         best = max(checks, key=lambda line: float(np.mean(list(line["R@1"].values()))))
         main, last = headline(names), checks[-1]
@@ -104,7 +104,7 @@ def _temperatures(steps: Sequence[Line]) -> Chart:
             ends.append((name.replace("_", " "), float(values[-1]), tone))
             told.append(f"{name.replace('_', ' ')} from {values[0]:.3g} to {values[-1]:.3g}")
         axes.set_ylim(bottom=0)
-        _over_steps(axes, steps, "temperature")
+        over_steps(axes, steps, "temperature")
         label_ends(axes, ends, gap=0.11)
         return chart(figure, "temperature", f"Temperatures over the steps: {'; '.join(told)}.")
 
@@ -121,7 +121,7 @@ def _gradient(steps: Sequence[Line]) -> Chart:
             axes.yaxis.set_minor_formatter(lambda value, _: "")
         else:
             axes.set_ylim(bottom=0)
-        _over_steps(axes, steps, "norm of the gradient, before clipping")
+        over_steps(axes, steps, "norm of the gradient, before clipping")
         return chart(
             figure, "gradient",
             f"Norm of the gradient over the steps: median {np.median(values):.3g}, largest {values.max():.3g} at step "
@@ -138,7 +138,8 @@ def running_mean(values: np.ndarray) -> np.ndarray:
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def _over_steps(axes: Axes, lines: Sequence[Line], title: str) -> None:
+def over_steps(axes: Axes, lines: Sequence[Line], title: str) -> None:
+    """The title, and an axis of steps up to that of the last line."""
     axes.set_title(title, color=INK)
     axes.set_xlabel("step")
     axes.set_xlim(0, max(1, lines[-1]["step"]))

@@ -26,7 +26,7 @@ from mover.evaluate.metrics import metrics_of
 from mover.evaluate.rank import Ranking, rankings
 from mover.evaluate.standing import Standing
 from mover.evaluate.tsne import project
-from mover.report import curves, plan_maps, ranks, space, volumes
+from mover.report import curves, diagnostics, plan_maps, ranks, space, volumes
 from mover.report.charts import Chart
 from mover.report.gallery import Gallery, candidates_of, gallery
 from mover.report.material import Material, Say
@@ -89,6 +89,8 @@ def build_report(
         tiles=[row for row in rows if row.name in {d.name for d in every[-2:]}],
         notes={**material.notes, **notes, **more},
         training=curves.training_charts(material.log),
+        diagnostics=diagnostics.diagnostic_charts(material.log),
+        alarms=diagnostics.alarms(material.log),
         plans=plan_strips,
         plan_chart=plan_maps.plan_chart(material.plans) if plan_strips else None,
         ranks=[ranks.rank_chart(r.name, r.standing, *_by_chance(embeddings, r)) for r in ranked],

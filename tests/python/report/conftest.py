@@ -12,11 +12,11 @@ import pytest
 import torch
 from markupsafe import Markup
 
-from cases.reports import HOSTILE, WORDS, embeddings_of, log_of, material_of, plans_of
+from cases.reports import HOSTILE, WORDS, diagnostics_of, embeddings_of, log_of, material_of, plans_of
 from mover.configs import load_config
 from mover.data.manifest import Clip, read_manifest
 from mover.data.synthetic import generate
-from mover.report import curves, plan_maps, ranks, space, volumes
+from mover.report import curves, diagnostics, plan_maps, ranks, space, volumes
 from mover.report.charts import Chart
 from mover.report.material import Material
 from mover.report.page import build_report, write_page
@@ -57,14 +57,19 @@ def material(clips: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> Mat
         rows[name] = clip
     config = load_config("demo", {"data.tokenizer": "</td><script>alert(2)</script>"})
     return material_of(
-        embeddings, rows, name=HOSTILE, config=config, log=log_of(12), plans=plans_of((2, 4, 6, 8, 10, 12, 14, 16))
+        embeddings,
+        rows,
+        name=HOSTILE,
+        config=config,
+        log=log_of(12) + diagnostics_of(12),
+        plans=plans_of((2, 4, 6, 8, 10, 12, 14, 16)),
     )
 
 
 @pytest.fixture
 def plain_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Charts are drawn and not rendered, which takes most of the time of a page."""
-    for module in (curves, plan_maps, ranks, space, volumes):
+    for module in (curves, diagnostics, plan_maps, ranks, space, volumes):
         monkeypatch.setattr(module, "chart", lambda figure, name, label: Chart(Markup("<svg/>"), label))
 
 
