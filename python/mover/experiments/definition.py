@@ -96,7 +96,9 @@ class Definition(Section):
     evaluations: dict[Name, Evaluation] = Field({"test": Evaluation()}, min_length=1)
     columns: tuple[str | dict[str, str], ...] = Field(
         min_length=1,
-        description="of the tables: 'T2V', 'T2V R@5', 'EVALUATION:T2V'; or a mapping of row, metric, evaluation, label",
+        description="of the tables: 'T2V', 'T2V R@5', 'EVALUATION:T2V', '*:T2V' for every evaluation; the row may be "
+        "joint, the direction that compares one modality with all others, or pairs, the mean of those between two; or "
+        "a mapping of row, metric, evaluation, label",
     )
     against: tuple[str, ...] = Field((), description="variants that all others are compared with, seed by seed")
     notes: tuple[str, ...] = Field((), description="sentences that stand below the tables")
@@ -126,7 +128,7 @@ class Definition(Section):
     @property
     def measured(self) -> list[Column]:
         """The columns of the tables."""
-        return [self._column(given) for given in self.columns]
+        return [column for given in self.columns for column in self._columns(given)]
 
     @property
     def shown(self) -> list[str]:
@@ -138,19 +140,20 @@ class Definition(Section):
         own = self.variants[name].against
         return tuple(other for other in (self.against if own is None else own) if other != name)
 
-    def _column(self, given: str | dict[str, str]) -> Column:
+    def _columns(self, given: str | dict[str, str]) -> list[Column]:
         first = next(iter(self.evaluations))
         if isinstance(given, dict):
             unknown = set(given) - {"row", "metric", "evaluation", "label"}
             if unknown or not {"row", "metric"} <= set(given):
                 raise ValueError(f"columns: expected row, metric, evaluation, label, got {', '.join(given)}")
             label = given.get("label", f"{given['row']} {given['metric']}")
-            return Column(given.get("evaluation", first), given["row"], given["metric"], label)
-        match = re.fullmatch(rf"(?:([\w.-]+):)?(.+?)(?: ({'|'.join(map(re.escape, METRICS))}))?", given)
+            return [Column(given.get("evaluation", first), given["row"], given["metric"], label)]
+        match = re.fullmatch(rf"(?:(\*|[\w.-]+):)?(.+?)(?: ({'|'.join(map(re.escape, METRICS))}))?", given)
         if match is None:
             raise ValueError(f"columns: '{given}' is not of the form EVALUATION:ROW METRIC")
-        evaluation, row, metric = match[1] or first, match[2], match[3] or "R@1"
-        return Column(evaluation, row, metric, f"{f'{match[1]} ' if match[1] else ''}{row} {metric}")
+        of, row, metric = match[1], match[2], match[3] or "R@1"
+        evaluations = self.evaluations if of == "*" else [of or first]
+        return [Column(name, row, metric, f"{f'{name} ' if of else ''}{row} {metric}") for name in evaluations]
 
 
 def shipped_experiments() -> list[str]:

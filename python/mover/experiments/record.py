@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -13,6 +14,8 @@ from mover.config import Config
 from mover.configs import differences
 from mover.durable_file import durable_file
 from mover.errors import UserError
+from mover.evaluate.directions import headline
+from mover.experiments.definition import Column
 from mover.experiments.plan import Run
 from mover.train.checkpoint import find_checkpoint, load_checkpoint_config
 
@@ -47,6 +50,20 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write it in one move."""
     with durable_file(path) as file:
         file.write((json.dumps(record, indent=1) + "\n").encode("utf-8"))
+
+
+def number_of(record: Mapping[str, Any], column: Column) -> float | None:
+    """The number of a column in the record of a run; None where it has none.
+
+    The row "joint" is the direction that stands for all, "pairs" the mean of those between two single modalities.
+    """
+    rows = record["metrics"].get(column.evaluation, {})
+    if column.row == "pairs":
+        numbers = [row.get(column.metric) for name, row in rows.items() if " " not in name and "gain" not in row]
+        return fmean(numbers) if numbers and None not in numbers else None
+    name = headline(list(rows)) if column.row == "joint" and rows else column.row
+    value = rows.get(name, {}).get(column.metric)
+    return None if value is None else float(value)
 
 
 def asked(run: Run) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from mover.config import Config
 from mover.configs import differences, setting_text
 from mover.experiments.definition import Column, Definition
 from mover.experiments.plan import Cell, Run, cells_of
-from mover.experiments.record import read_record, state_of
+from mover.experiments.record import number_of, read_record, state_of
 
 _OF_A_RUN = ("metrics", "validation", "cost", "seconds", "best", "resumed", "built_from", "hardware")
 
@@ -99,9 +99,9 @@ def _values(records: Mapping[tuple[str, int], Any], cell: str, column: Column) -
     found = {}
     for (name, seed), record in records.items():
         if name == cell:
-            value = record["metrics"].get(column.evaluation, {}).get(column.row, {}).get(column.metric)
+            value = number_of(record, column)
             if value is not None:
-                found[str(seed)] = float(value)
+                found[str(seed)] = round(value, 4)
     return found
 
 

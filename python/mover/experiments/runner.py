@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mover.errors import UserError
 from mover.experiments.definition import Definition
 from mover.experiments.plan import Run
-from mover.experiments.record import State, asked, read_record, state_of
+from mover.experiments.record import State, asked, number_of, read_record, state_of
 from mover.experiments.worker import BUSY
 from mover.train.logging import read_log
 
@@ -170,7 +170,7 @@ def _numbers(run: Run, definition: Definition) -> str:
     record = read_record(run.record) or {"metrics": {}}
     found = []
     for column in definition.measured:
-        value = record["metrics"].get(column.evaluation, {}).get(column.row, {}).get(column.metric)
+        value = number_of(record, column)
         found.append(f"{column.label} {'–' if value is None else f'{value:.1f}'}")
     return "  ".join(found)
 
