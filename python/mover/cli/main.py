@@ -15,9 +15,10 @@ from mover.cli.parser import Parser
 from mover.errors import Problems, UserError
 
 COMMANDS = {
-    "synth": "make the embedded data set: mp4 clips, captions, manifest",
+    "synth": "make a data set by rule: clips, or vectors",
     "import": "turn a public data set's annotations and media into a manifest",
     "doctor": "check a manifest's media, and note in it what is amiss",
+    "derive": "a manifest from another: classes held out, captions exchanged, modalities taken away",
     "overlap": "tell whether two manifests share clips",
     "train": "train a model",
     "embed": "the embeddings of a split, by a checkpoint, in a file",
