@@ -65,6 +65,11 @@ CONFIGS = {
     "hard": ObjectiveConfig(groups="hard", transport=CONVERGED),
     "topk": ObjectiveConfig(groups="topk", transport=IMPLICIT),
     "log": ObjectiveConfig(groups="topk", volume="log", transport=CONVERGED),
+    "softmax": ObjectiveConfig(coupling="softmax", anchoring="all", transport=IMPLICIT),
+    "cosine": ObjectiveConfig(volume="cosine", contrast_by="cosine", transport=IMPLICIT),
+    "cosine of the best": ObjectiveConfig(volume="cosine", groups="topk", transport=IMPLICIT),
+    "cyclic cosine": ObjectiveConfig(volume="cosine", weights="cyclic", transport=IMPLICIT),
+    "matched": ObjectiveConfig(positives="mixed", transport=IMPLICIT.model_copy(update={"guide": 0.3})),
 }
 
 
@@ -78,7 +83,7 @@ def test_other_numbers_of_modalities(names, device):
     check(ObjectiveConfig(transport=CONVERGED), names, device)
 
 
-@pytest.mark.parametrize("name", ["default", "topk", "ot-loop", "ot-barycenter"])
+@pytest.mark.parametrize("name", ["default", "topk", "ot-loop", "ot-barycenter", "softmax", "cosine", "matched"])
 def test_missing_modalities(name, device):
     rows = torch.arange(33)
     present = {"video": rows % 3 != 1, "audio": rows % 4 != 2, "text": rows % 11 != 5}

@@ -128,6 +128,7 @@ def test_cyclic_cosines_against_loops(missing):
     total = sum(products.values())
     expected = weighted_cosine_distance(rows, {group: weight / total for group, weight in products.items()})
     loss = MoverLoss(THREE, "text", EXACT, weights="cyclic", volume="cosine", anchoring="all")
+    assert loss.anchoring == "fixed"  # there is no anchor, and nothing to take the mean over
     assert_agree(loss(z, present), expected, list(z.values()))
 
 

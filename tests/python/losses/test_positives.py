@@ -222,17 +222,18 @@ def test_gradcheck(k, options, missing):
 
 def test_rows_that_several_anchors_share_have_the_same_gradient_every_time():
     generator = torch.Generator().manual_seed(0)
-    anchor, other = (normalize(torch.randn(256, 32, generator=generator), dim=1) for _ in range(2))
+    anchor = normalize(torch.randn(1024, 512, generator=generator), dim=1)
+    few = normalize(torch.randn(128, 512, generator=generator), dim=1)
+    other = few[torch.arange(1024) % 128] + 1e-3 * anchor.roll(1, 0)
     loss = VolumeContrastiveLoss(("text", "video"), "text", positives="transport", coupling="softmax")
+    torch.set_num_threads(2)
     found = []
-    for threads in (1, 2, 1):
-        torch.set_num_threads(threads)
-        leaves = [anchor.clone().requires_grad_(), other.clone().requires_grad_()]
-        loss(dict(zip(("text", "video"), leaves, strict=True))).backward()
-        found.append([leaf.grad for leaf in leaves])
-    assert int((found[0][1].abs().sum(1) > 0).sum()) < 200  # not every row is anyone's neighbour
-    for other_time in found[1:]:
-        assert all(torch.equal(one, two) for one, two in zip(found[0], other_time, strict=True))
+    for _ in range(4):
+        rows = normalize(other, dim=1).requires_grad_()
+        loss({"text": anchor, "video": rows}).backward()
+        found.append(rows.grad)
+    assert 0 < int((found[0].abs().sum(1) > 0).sum()) < 700  # many anchors have a neighbour in common
+    assert all(torch.equal(found[0], again) for again in found[1:])
 
 
 def test_no_plan_is_made_for_pairs(z, monkeypatch):
