@@ -46,6 +46,7 @@ def run(argv: Sequence[str]) -> int:
     from rich.console import Console
 
     from mover.evaluate.results import metrics_table, write_csv, write_ranks
+    from mover.evaluate.zero_shot import unseen_classes, zero_shot_table
 
     console = Console()
 
@@ -54,11 +55,15 @@ def run(argv: Sequence[str]) -> int:
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    options.unseen = unseen_classes(options.unseen)
     with _Bars(console) as bars:
         result = _file(options, bars, say) if options.embeddings is not None else _checkpoint(options, bars, say)
     if isinstance(result, int):
         return result
     console.print(metrics_table(result.metrics, str(options.embeddings or options.checkpoint)))
+    if options.unseen:
+        console.print(zero_shot_table(result.metrics))
+        say(f"unseen: {', '.join(options.unseen)}")
     say(_summary(result.meta))
     say(f"written to {result.path}")
     if options.csv is not None:
@@ -97,8 +102,8 @@ def _file(options: argparse.Namespace, bars: _Bars, say: Say) -> Result:
 
     return evaluate_embeddings(
         options.embeddings, missing=options.missing or "fail", unusable=options.unusable or "fail",
-        anchor=options.anchor, dual_softmax=options.dual_softmax, device=options.device, out=options.json,
-        ranking=bars, say=say,
+        anchor=options.anchor, dual_softmax=options.dual_softmax, unseen=options.unseen, device=options.device,
+        out=options.json, ranking=bars, say=say,
     )  # fmt: skip
 
 
@@ -115,6 +120,7 @@ def _checkpoint(options: argparse.Namespace, bars: _Bars, say: Say) -> Result | 
             missing=options.missing,
             unusable=options.unusable or "last",
             dual_softmax=options.dual_softmax,
+            unseen=options.unseen,
             device=options.device,
             batch_size=options.batch_size,
             out=options.json,
@@ -176,6 +182,13 @@ def _summary(meta: dict[str, Any]) -> str:
     return text + (", the joint ones ranked by the distance from the span of what a clip has" if joint else "")
 
 
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError(f"expected names of classes, got '{text}'")
+    return names
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog="mover evaluate", description=_DESCRIPTION, usage="mover evaluate RUN|CHECKPOINT|FILE [OPTION …]"
@@ -213,6 +226,11 @@ def _parser() -> Parser:
         "--dual-softmax", type=float, nargs="?", const=_TEMPERATURE, metavar="TEMPERATURE",
         help="in addition, rank by scores times their softmax over all queries, at a temperature "
         f"[{_TEMPERATURE} if none is given]; labelled +dsl, since it uses the whole set of queries",
+    )  # fmt: skip
+    how.add_argument(
+        "--unseen", type=_names, default=(), metavar="CLASS,…|MANIFEST",
+        help="classes that were not trained on, or the manifest that says which (mover derive --unseen): R@1 of their "
+        "queries, of the others, and the harmonic mean, all among all candidates",
     )  # fmt: skip
     how.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N [auto]")
     how.add_argument("--threads", type=positive, metavar="INT", help="CPU threads [all cores]")

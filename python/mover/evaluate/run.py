@@ -20,6 +20,7 @@ from mover.evaluate.intervals import LEVEL, RESAMPLES
 from mover.evaluate.metrics import Metrics, metrics_of
 from mover.evaluate.rank import Progress, Ranking, rankings
 from mover.evaluate.results import provenance, write_metrics
+from mover.evaluate.zero_shot import KEY, generalised, split_of, summary
 from mover.train.device import pick_device
 
 Say = Callable[[str], None]
@@ -50,6 +51,7 @@ def evaluate_checkpoint(
     missing: str | None = None,
     unusable: str = "last",
     dual_softmax: float | None = None,
+    unseen: Sequence[str] = (),
     device: str = "auto",
     batch_size: int | None = None,
     out: Path | None = None,
@@ -66,7 +68,7 @@ def evaluate_checkpoint(
     Args:
         checkpoint: a checkpoint folder, `runs/NAME/checkpoints/best`.
         manifest, split, missing, batch_size: in place of those of the checkpoint's configuration.
-        unusable, dual_softmax: as in `evaluate_embeddings`.
+        unusable, dual_softmax, unseen: as in `evaluate_embeddings`.
         device: auto, cpu, cuda or cuda:N.
         out: the file to write; default: metrics.json in the folder of the run, for another split than the test
             split metrics-SPLIT.json.
@@ -107,7 +109,7 @@ def evaluate_checkpoint(
     meta = {key: listed.provenance[key] for key in ("checkpoint", "manifest", "split", "left_out")}
     return _finish(
         listed, missing or config.evaluate.missing, unusable, pick_device(device), out,
-        {**meta, "embeddings": str(path)}, say, anchor, dual_softmax, ranking, absent,
+        {**meta, "embeddings": str(path)}, say, anchor, dual_softmax, unseen, ranking, absent,
     )  # fmt: skip
 
 
@@ -118,6 +120,7 @@ def evaluate_embeddings(
     unusable: str = "fail",
     anchor: str | None = None,
     dual_softmax: float | None = None,
+    unseen: Sequence[str] = (),
     device: str = "auto",
     out: Path | None = None,
     ranking: Progress | None = None,
@@ -134,6 +137,7 @@ def evaluate_embeddings(
         anchor: the modality that the joint directions compare with all others, where there is no text; default: that of
             the run that made the file, else the first.
         dual_softmax: a temperature, to rank by dual softmax as well.
+        unseen: classes that were not trained on, to tell Recall@1 of their queries apart from that of the others.
         device: auto, cpu, cuda or cuda:N.
         out: the file to write; default: beside `path`, with the ending .metrics.json.
         ranking: called while scores are computed.
@@ -152,7 +156,7 @@ def evaluate_embeddings(
     meta = {"embeddings": str(path), **({"provenance": about} if about else {})}
     out = out or path.with_suffix(".metrics.json")
     where = pick_device(device)
-    return _finish(listed, missing, unusable, where, out, meta, say, anchor, dual_softmax, ranking)
+    return _finish(listed, missing, unusable, where, out, meta, say, anchor, dual_softmax, unseen, ranking)
 
 
 def _finish(
@@ -165,6 +169,7 @@ def _finish(
     say: Say,
     anchor: str | None,
     dual_softmax: float | None,
+    unseen: Sequence[str],
     progress: Progress | None,
     absent: Sequence[str] = (),
 ) -> Result:
@@ -181,6 +186,7 @@ def _finish(
             f"None of {len(listed.ids)} clips has all of {', '.join(listed.modalities)}: nothing is left under "
             "missing drop. Take mask, or leave a modality out of the run."
         )
+    classes = split_of(embeddings, unseen) if unseen else None
     _tell(listed, embeddings, unusable, anchor, say)
     found = rankings(embeddings, device, progress, anchor, every_score=True, dual_softmax=dual_softmax)
     if not found:
@@ -193,6 +199,10 @@ def _finish(
     }  # fmt: skip
     if dual_softmax is not None:
         meta["dual_softmax"] = {"temperature": dual_softmax, "rows": "+dsl", "uses": "all queries at once"}
+    if classes is not None:
+        meta[KEY] = summary(classes)
+        for name, row in generalised(embeddings, found, classes, device, anchor).items():
+            metrics[name][KEY] = row
     write_metrics(out, metrics, meta)
     return Result(metrics, meta, out, embeddings, found)
 
