@@ -371,10 +371,10 @@ class TrainConfig(Section):
 
     steps: PositiveInt = Field(10000, description="optimiser steps of the whole run")
     batch_size: PositiveInt = Field(64, description="clips per step")
-    start_from: Path | None = Field(
-        None,
-        description="an earlier run, or a checkpoint of it, whose trained towers and heads this one begins with, for "
-        "the modalities that both have; default: begin anew",
+    start_from: tuple[Path, ...] = Field(
+        (),
+        description="earlier runs, or checkpoints of such, whose trained towers and heads this one begins with: of each "
+        "modality, those of the first that has it; none: begin anew",
     )
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast of the towers")
     validate_every: PositiveInt = Field(500, description="steps between validations")

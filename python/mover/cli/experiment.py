@@ -51,8 +51,9 @@ def run(argv: Sequence[str]) -> int:
     definition = load_definition(options.experiment)
 
     from mover.experiments.docs import check_page
-    from mover.experiments.plan import plan_runs
+    from mover.experiments.plan import filled, plan_runs
 
+    definition = filled(definition, options.config, settings)
     if options.docs is not None:
         check_page(options.docs, definition.name)
     runs = plan_runs(
@@ -91,15 +92,15 @@ def _make(definition: Definition, runs: list[Run], options: argparse.Namespace) 
 
 def _list(definition: Definition, runs: list[Run]) -> int:
     """What would be done."""
+    from mover.experiments.data import needed
     from mover.experiments.record import state_of
 
-    for manifest, commands in definition.prepare.items():
-        if any(run.config.data.manifest == Path(manifest) for run in runs):
-            print("\n".join(f"$ {command}" for command in commands))
+    for commands in needed(definition, runs).values():
+        print("\n".join(f"$ {command}" for command in commands))
     width = max(len(run.name) for run in runs)
     for run in runs:
         state, changed = state_of(run)
-        start = f", starts from {run.start.name}" if run.start is not None else ""
+        start = f", starts from {', '.join(start.name for start in run.starts)}" if run.starts else ""
         print(
             f"{run.name:<{width}}  {run.config.train.steps} steps{start}: {state}{f' ({changed})' if changed else ''}"
         )

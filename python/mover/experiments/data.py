@@ -21,16 +21,8 @@ def prepare(definition: Definition, runs: Sequence[Run], say: Callable[[str], No
     Raises:
         UserError: a command failed.
     """
-    read = {run.config.data.manifest for run in runs}
-    read |= {e.manifest for e in definition.evaluations.values() if e.manifest is not None}
-    done = set()
-    for manifest, commands in definition.prepare.items():
-        if Path(manifest) not in read:
-            continue
+    for manifest, commands in needed(definition, runs).items():
         for command in commands:
-            if command in done:
-                continue
-            done.add(command)
             say(f"$ {command}")
             words = shlex.split(command)[1:]
             code = subprocess.run([sys.executable, "-m", "mover", *words]).returncode
@@ -38,6 +30,19 @@ def prepare(definition: Definition, runs: Sequence[Run], say: Callable[[str], No
                 raise KeyboardInterrupt
             if code:
                 raise UserError(f"{command}: ended with exit code {code}, see above; {manifest} is needed.")
+
+
+def needed(definition: Definition, runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:
+    """Of `definition.prepare` what makes the manifests that these runs read, and those that such a manifest is made
+    from, in the order of the definition."""
+    read = {run.config.data.manifest for run in runs}
+    read |= {e.manifest for e in definition.evaluations.values() if e.manifest is not None}
+    chosen = {}
+    for manifest, commands in reversed(definition.prepare.items()):
+        if Path(manifest) in read:
+            chosen[manifest] = commands
+            read |= {Path(word) for command in commands for word in shlex.split(command)}
+    return dict(reversed(chosen.items()))
 
 
 def check_zero_shot(definition: Definition, runs: Sequence[Run]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from mover.config import PositiveInt, Section
 from mover.configs.loading import read_yaml
@@ -29,6 +29,11 @@ def _mover_command(text: str) -> str:
     return text
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[Name, ...], BeforeValidator(_listed)]
 Command = Annotated[str, AfterValidator(_mover_command)]
 
 
@@ -51,7 +56,7 @@ class Evaluation(Section):
     command: Command | None = Field(
         None,
         description="a command of mover in place of `mover evaluate`; {run} stands for the folder of the run, {json} "
-        "for the file in which the command is to leave its numbers",
+        "for the file in which the command leaves its numbers",
     )
 
 
@@ -60,8 +65,10 @@ class Variant(Section):
 
     label: str | None = Field(None, description="its name in tables; default: its key")
     settings: Settings = Field({}, description="dotted settings to values")
-    start_from: Name | None = Field(
-        None, description="a variant whose trained weights this one begins with, of the same seed"
+    start_from: Names = Field(
+        (),
+        description="variants whose trained weights this one begins with, of the same seed: of each modality, those of "
+        "the first that has it",
     )
     against: tuple[str, ...] | None = Field(
         None, description="variants that it is compared with, seed by seed; default: the experiment's `against`"
@@ -80,7 +87,11 @@ class Study(Section):
 
 
 class Definition(Section):
-    """An experiment."""
+    """An experiment.
+
+    In `prepare`, settings and manifests of evaluations, {manifest} stands for the manifest of the configuration and
+    {folder} for the folder in which it lies, so that an experiment goes with another configuration (`filled`).
+    """
 
     name: Name = Field(description="that of the file")
     title: str = Field(min_length=1, description="one line")
@@ -106,11 +117,12 @@ class Definition(Section):
     @model_validator(mode="after")
     def _check(self) -> Definition:
         for name, variant in self.variants.items():
-            for other in (*(variant.against or ()), *([variant.start_from] if variant.start_from else [])):
+            for other in (*(variant.against or ()), *variant.start_from):
                 if other not in self.variants or other == name:
                     raise ValueError(f"variants.{name}: '{other}' is no other variant of {', '.join(self.variants)}")
-            if variant.start_from and self.variants[variant.start_from].start_from:
-                raise ValueError(f"variants.{name}: '{variant.start_from}' starts from a run itself; one step is known")
+        for name in self.variants:
+            if name in self.before(name):
+                raise ValueError(f"variants.{name}: it starts, in the end, from itself")
         for other in self.against:
             if other not in self.variants:
                 raise ValueError(f"against: '{other}' is no variant of {', '.join(self.variants)}")
@@ -125,6 +137,27 @@ class Definition(Section):
                 raise ValueError(f"variants.{both[0]}: {self.study.setting} is what the study varies; take it out")
         return self
 
+    def filled(self, manifest: Path) -> Definition:
+        """The experiment with `manifest` in place of {manifest}, and its folder in place of {folder}."""
+        places = {"{manifest}": str(manifest), "{folder}": str(manifest.parent)}
+
+        def fill(value: Any) -> Any:
+            if isinstance(value, str):
+                for name, text in places.items():
+                    value = value.replace(name, text)
+                return value
+            if isinstance(value, dict):
+                return {fill(key): fill(entry) for key, entry in value.items()}
+            return [fill(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+        tree = self.model_dump()
+        filled = {key: fill(tree[key]) for key in ("prepare", "settings", "variants")}
+        evaluations = {
+            name: {**given, "manifest": fill(str(given["manifest"])) if given["manifest"] else None}
+            for name, given in tree["evaluations"].items()
+        }
+        return Definition.model_validate({**tree, **filled, "evaluations": evaluations})
+
     @property
     def measured(self) -> list[Column]:
         """The columns of the tables."""
@@ -134,6 +167,16 @@ class Definition(Section):
     def shown(self) -> list[str]:
         """The variants of the tables."""
         return [name for name, variant in self.variants.items() if variant.shown]
+
+    def before(self, name: str) -> set[str]:
+        """The variants that a variant starts from, and those that these start from."""
+        found: set[str] = set()
+        left = [*self.variants[name].start_from]
+        while left:
+            other = left.pop()
+            left += [] if other in found else self.variants[other].start_from
+            found.add(other)
+        return found
 
     def compared_with(self, name: str) -> tuple[str, ...]:
         """The variants that a variant is compared with."""

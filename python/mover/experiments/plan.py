@@ -15,6 +15,7 @@ from mover.train.run_folder import RunFolder
 
 OUTPUT = Path("runs/experiments")
 """Where results go, unless the setting `output` says otherwise."""
+MANIFEST = "data.manifest"
 _OWN = {
     "name": "runs are named by the experiment",
     "seed": "give --first-seed",
@@ -26,7 +27,7 @@ class Run:
     """One run.
 
     cell: its row of the tables: the variant and, in a study, the value, `transport-0.25`. value: that value, else None.
-    start: the run whose trained weights it begins with.
+    starts: the runs whose trained weights it begins with.
     """
 
     cell: str
@@ -35,7 +36,7 @@ class Run:
     seed: int
     config: Config
     evaluations: Mapping[str, Evaluation]
-    start: Run | None = None
+    starts: tuple[Run, ...] = ()
 
     @property
     def name(self) -> str:
@@ -83,6 +84,12 @@ def cells_of(definition: Definition) -> list[Cell]:
     return found
 
 
+def filled(definition: Definition, config: str | None, overrides: Mapping[str, Any]) -> Definition:
+    """The experiment for the manifest that a configuration, the definition's by default, and the command line name."""
+    given = {name: value for name, value in overrides.items() if name == MANIFEST}
+    return definition.filled(load_config(config or definition.config, given).data.manifest)
+
+
 def plan_runs(
     definition: Definition,
     *,
@@ -92,10 +99,10 @@ def plan_runs(
     first_seed: int = 0,
     only: Sequence[str] = (),
 ) -> list[Run]:
-    """Every run of an experiment, first all variants of the first seed.
+    """Every run of an experiment, first all variants of the first seed; after those that it starts from.
 
     Args:
-        definition: the experiment.
+        definition: the experiment, as `filled` gives it.
         config: in place of the definition's.
         overrides: dotted settings on top of all runs.
         seeds, first_seed: how many runs of each variant, and the seed of the first; default: the definition's, 0.
@@ -111,31 +118,34 @@ def plan_runs(
     wanted = _wanted(definition, only)
     runs: dict[tuple[str, Any, int], Run] = {}
     for seed in range(first_seed, first_seed + (seeds or definition.seeds)):
-        starts = {v.start_from for v in definition.variants.values()}
-        ordered = sorted(cells_of(definition), key=lambda cell: cell.variant not in starts)  # stable: starts first
+        ordered = sorted(cells_of(definition), key=lambda cell: len(definition.before(cell.variant)))  # is stable
         for cell in ordered:
             if cell.name not in wanted:
                 continue
-            source = definition.variants[cell.variant].start_from
-            start = None if source is None else runs[source, cell.value, seed]
-            settings = _settings(definition, cell, given, start)
+            sources = definition.variants[cell.variant].start_from
+            absent = [name for name in sources if (name, cell.value, seed) not in runs]
+            if absent:
+                raise UserError(f"{definition.name}, {cell.name}: '{absent[0]}' has no run with the same value.")
+            starts = tuple(runs[name, cell.value, seed] for name in sources)
+            settings = _settings(definition, cell, given, starts)
             settings |= {"output": folder / cell.name, "name": f"seed-{seed}", "seed": seed}
             try:
                 resolved = load_config(config or definition.config, settings)
             except UserError as error:
                 raise UserError(f"{definition.name}, {cell.name}: {error}") from None
-            run = Run(cell.name, cell.variant, cell.value, seed, resolved, definition.evaluations, start)
+            run = Run(cell.name, cell.variant, cell.value, seed, resolved, definition.evaluations, starts)
             runs[cell.variant, cell.value, seed] = run
     return list(runs.values())
 
 
-def _settings(definition: Definition, cell: Cell, given: Mapping[str, Any], start: Run | None) -> dict[str, Any]:
-    settings = {**definition.settings, **definition.variants[cell.variant].settings}
+def _settings(definition: Definition, cell: Cell, given: Mapping[str, Any], starts: Sequence[Run]) -> dict[str, Any]:
+    own = {name: value for name, value in given.items() if name == MANIFEST}  # an experiment may set another
+    settings = {**own, **definition.settings, **definition.variants[cell.variant].settings}
     if definition.study is not None:
         settings[definition.study.setting] = cell.value
-    if start is not None:
-        settings["train.start_from"] = start.config.folder
-    return {**settings, **given}
+    if starts:
+        settings["train.start_from"] = [start.config.folder for start in starts]
+    return {**settings, **{name: value for name, value in given.items() if name != MANIFEST}}
 
 
 def _check_overrides(definition: Definition, given: Mapping[str, Any]) -> None:
@@ -145,7 +155,7 @@ def _check_overrides(definition: Definition, given: Mapping[str, Any]) -> None:
     for name in given:
         if name in _OWN:
             raise UserError(f"{name} cannot be set here: {_OWN[name]}.")
-        if name in varied:
+        if name in varied and name != MANIFEST:
             raise UserError(
                 f"{name} is what {definition.name} varies ({varied[name]} sets it): take it from the command line, or "
                 "write an experiment of your own."
@@ -159,8 +169,8 @@ def _wanted(definition: Definition, only: Sequence[str]) -> set[str]:
     if unknown:
         raise UserError(f"{definition.name} has no variant '{unknown[0]}': its variants are {_listed(definition)}.")
     chosen = [cell for cell in cells if not only or cell.variant in only or cell.name in only]
-    starts = {(definition.variants[cell.variant].start_from, cell.value) for cell in chosen}
-    return {cell.name for cell in cells if cell in chosen or (cell.variant, cell.value) in starts}
+    before = {(name, cell.value) for cell in chosen for name in definition.before(cell.variant)}
+    return {cell.name for cell in cells if cell in chosen or (cell.variant, cell.value) in before}
 
 
 def _listed(definition: Definition) -> str:

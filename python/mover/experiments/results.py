@@ -115,7 +115,7 @@ def _told(cell: Cell, definition: Definition, records: Mapping[tuple[str, int], 
     return {
         "label": cell.label, "variant": cell.variant, "variant_label": variant.label or cell.variant,
         "value": cell.value, "settings": {name: setting_text(value) for name, value in variant.settings.items()},
-        "start_from": variant.start_from, "runs": runs,
+        "start_from": list(variant.start_from), "runs": runs,
     }  # fmt: skip
 
 

@@ -69,7 +69,7 @@ def make_runs(
     console = console or Console()
     states: dict[str, tuple[State, str]] = {}
     for run in runs:
-        anew = run.start is not None and states[run.start.name][0] in ("new", "other settings")
+        anew = any(states[start.name][0] in ("new", "other settings") for start in run.starts)
         states[run.name] = ("new", "") if anew else state_of(run)
     differing = [run for run in runs if states[run.name][0] == "other settings"]
     if differing and not overwrite:
@@ -106,15 +106,17 @@ def make_runs(
 
 
 def _can_start(run: Run, sweep: Sweep) -> bool:
-    return run.start is None or run.start.name in sweep.made or run.start.name in sweep.skipped
+    return all(start.name in sweep.made or start.name in sweep.skipped for start in run.starts)
 
 
 def _settle_left_out(waiting: list[Run], sweep: Sweep, bar: _Bar) -> None:
     """Give up the runs that would start from one that failed."""
-    for run in [run for run in waiting if run.start is not None and run.start.name in sweep.failed]:
-        waiting.remove(run)
-        sweep.failed[run.name] = f"starts from {run.start.name if run.start else ''}, which failed"
-        bar.done(run, f"left out: {sweep.failed[run.name]}")
+    for run in list(waiting):
+        failed = [start.name for start in run.starts if start.name in sweep.failed]
+        if failed:
+            waiting.remove(run)
+            sweep.failed[run.name] = f"starts from {failed[0]}, which failed"
+            bar.done(run, f"left out: {sweep.failed[run.name]}")
 
 
 def _start(definition: Definition, run: Run, resume: bool, threads: int | None) -> subprocess.Popen[str]:

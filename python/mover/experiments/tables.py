@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mover.configs import setting_text
+
 _NONE = "–"
 
 
@@ -37,7 +39,9 @@ def difference_table(found: Mapping[str, Any]) -> str:
     rows = []
     for name, others in found["differences"].items():
         for other, entries in others.items():
-            label = f"{found['cells'][name]['label']} − {found['cells'][other]['label']}"
+            cell, study = found["cells"][name], found["study"]
+            label = f"{cell['variant_label']} − {found['cells'][other]['variant_label']}"
+            label += "" if study is None else f", {study['label']} {setting_text(cell['value'])}"
             rows.append([label, *(_spread(entries[column], signed=True) for column in found["columns"])])
     return _table(["difference of equal seeds", *found["columns"]], rows) if rows else ""
 

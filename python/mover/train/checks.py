@@ -27,7 +27,7 @@ from mover.models.forms import check_audio_form, check_image_form, check_text_fo
 from mover.train.checkpoint import load_checkpoint_tokenizer
 from mover.train.device import pick_device
 from mover.train.run_folder import RunFolder
-from mover.train.start import find_start, starting_tokenizer
+from mover.train.start import find_starts, starting_tokenizer
 
 FIRST_MEDIA = 64
 """How many media files of each modality are looked for; `mover doctor` looks at all."""
@@ -101,11 +101,12 @@ def check_run(config: Config, *, resume: bool = False, overwrite: bool = False, 
     if checkpoint is not None:  # has files of its own
         tokenizer = checks.run("data.tokenizer", lambda: load_checkpoint_tokenizer(checkpoint, config))
     else:
-        start = checks.run("train.start_from", lambda: find_start(config))
-        if start is not None:
-            checks.findings["train.start_from"] = f"{start.checkpoint}: {', '.join(start.modalities)}"
+        starts = checks.run("train.start_from", lambda: find_starts(config)) or []
+        if starts:
+            found = [f"{start.checkpoint}: {', '.join(start.modalities)}" for start in starts]
+            checks.findings["train.start_from"] = "; ".join(found)
         if reads and (config.data.tokenizer is not None or clips is not None):  # by default it lies beside the manifest
-            tokenizer = checks.run("data.tokenizer", lambda: starting_tokenizer(start, config))
+            tokenizer = checks.run("data.tokenizer", lambda: starting_tokenizer(starts, config))
         _check_checkpoints(checks, config, tokenizer)
     train_set, validation = None, None
     if clips is not None:

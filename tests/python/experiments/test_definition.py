@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from mover.errors import UserError
+from mover.experiments.data import needed
 from mover.experiments.definition import Column, Definition, load_definition, shipped_experiments
-from mover.experiments.plan import plan_runs
+from mover.experiments.plan import filled, plan_runs
 
 from .conftest import EXPERIMENT
 
@@ -18,7 +19,7 @@ Define = Callable[..., Definition]
 
 @pytest.mark.parametrize("name", shipped_experiments())
 def test_every_run_of_a_shipped_experiment_has_allowed_settings(name: str) -> None:
-    definition = load_definition(name)
+    definition = filled(load_definition(name), None, {})
     runs = plan_runs(definition)
     folders = [run.config.folder for run in runs]
     assert len(set(folders)) == len(folders)
@@ -49,9 +50,33 @@ def test_runs_that_others_start_from_come_first_and_come_along(define: Define) -
         "  volume:", "  before: {shown: false, settings: {train.steps: 2}}\n  volume:"
     )
     runs = plan_runs(define(text), seeds=2)
-    assert [run.name for run in runs][:3] == ["before seed 0", "plain seed 0", "volume seed 0"]
-    assert runs[4].start is runs[3] and runs[4].config.train.start_from == runs[3].config.folder
+    assert [run.name for run in runs][:3] == ["before seed 0", "volume seed 0", "plain seed 0"]
+    assert runs[5].starts == (runs[3],) and runs[5].config.train.start_from == (runs[3].config.folder,)
     assert [run.cell for run in plan_runs(define(text), seeds=1, only=["plain"])] == ["before", "plain"]
+    chain = text.replace("volume: {label: with volume,", "volume: {start_from: [plain, before],")
+    last = plan_runs(define(chain), seeds=1, only=["volume"])
+    assert [run.cell for run in last] == ["before", "plain", "volume"] and last[2].starts == (last[1], last[0])
+
+
+def test_an_experiment_goes_with_the_manifest_of_another_configuration(define: Define) -> None:
+    text = EXPERIMENT.replace("plain: {}", "plain: {settings: {data.manifest: '{folder}/noisy.jsonl'}}") + (
+        "prepare:\n"
+        "  data/demo/manifest.jsonl: [mover synth --out data/demo]\n"
+        "  '{folder}/noisy.jsonl': ['mover derive {manifest} --mismatched 0.4 --out {folder}/noisy.jsonl']\n"
+        "evaluations: {a: {manifest: '{folder}/away.jsonl'}, b: {}}\n"
+    )
+    demo = filled(define(text), "demo", {})
+    made = needed(demo, plan_runs(demo, config="demo", only=["plain"]))
+    assert list(made) == ["data/demo/manifest.jsonl", "data/demo/noisy.jsonl"]
+    assert made["data/demo/noisy.jsonl"] == (
+        "mover derive data/demo/manifest.jsonl --mismatched 0.4 --out data/demo/noisy.jsonl",
+    )
+    assert demo.evaluations["a"].manifest == Path("data/demo/away.jsonl") and demo.evaluations["b"].manifest is None
+    own = filled(define(text), None, {"data.manifest": "mine/m.jsonl"})
+    runs = plan_runs(own, only=["plain"])
+    assert {str(run.config.data.manifest) for run in runs} == {"mine/noisy.jsonl"}
+    assert list(needed(own, runs)) == ["mine/noisy.jsonl"]
+    assert not needed(own, plan_runs(own, only=["volume"], overrides={"data.manifest": "mine/m.jsonl"}))
 
 
 def test_columns(define: Define) -> None:
@@ -75,6 +100,11 @@ def test_columns(define: Define) -> None:
         ("title: Two objectives\n", "", "title: field required"),
         ("plain: {}", "plain: {start_from: nobody}", "variants.plain: 'nobody' is no other variant of plain, volume"),
         ("plain: {}", "plain: {values: [1]}", "there is no study"),
+        (
+            "plain: {}",
+            "plain: {start_from: b}\n  b: {start_from: plain}",
+            "variants.plain: it starts, in the end, from",
+        ),
         ("plain: {}", "'a b': {}", "variants.a b"),
         ("against: [plain]", "against: [nobody]", "against: 'nobody' is no variant of plain, volume"),
         ("one2two,", "away:one2two,", "columns: 'away' is none of evaluations test"),

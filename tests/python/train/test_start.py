@@ -11,7 +11,7 @@ from mover.configs import load_config
 from mover.data.tokenizer import Tokenizer
 from mover.errors import Problems, UserError
 from mover.train.checks import check_run
-from mover.train.start import find_start, starting_model
+from mover.train.start import find_starts, starting_model
 from mover.train.trainer import train
 
 
@@ -34,8 +34,23 @@ def test_towers_and_heads_of_shared_modalities_are_those_of_the_earlier_run(
     assert there and all(torch.equal(here[name], value) for name, value in there.items())
     assert {name.split(".")[1] for name in here} == {"text", "audio", "video"}
     torch.manual_seed(0)
-    anew = starting_model(load_config("demo", {**own, "train.start_from": "none"}), vocabulary).state_dict()
+    anew = starting_model(load_config("demo", {**own, "train.start_from": ""}), vocabulary).state_dict()
     assert not torch.equal(anew["heads.audio.weight"], here["heads.audio.weight"])
+
+
+def test_of_each_modality_the_first_run_that_has_it_counts(
+    settings: dict[str, Any], earlier: Path, tmp_path: Path
+) -> None:
+    own = {**settings, "output": str(tmp_path), "train.steps": 2}
+    seeing = train(load_config("demo", {**own, "modalities": "text,video", "name": "seeing", "seed": 5})).folder
+    config = load_config("demo", {**own, "train.start_from": f"{seeing},{earlier}"})
+    assert [start.modalities for start in find_starts(config)] == [("text", "video"), ("audio",)]
+    here = starting_model(config, Tokenizer.for_data(config.data).vocab_size).state_dict()
+    for folder, names in ((seeing, ("text", "video")), (earlier, ("audio",))):
+        there = load_file(folder / "checkpoints" / "best" / "model.safetensors")
+        assert all(torch.equal(here[k], v) for k, v in there.items() if k.split(".")[1] in names)
+    with pytest.raises(UserError, match=r"none of this run's modalities .* that no run before it .*text, audio"):
+        find_starts(load_config("demo", {**own, "train.start_from": f"{earlier},{earlier}"}))
 
 
 def test_the_run_trains_on_from_there_and_resumes(settings: dict[str, Any], earlier: Path, tmp_path: Path) -> None:
@@ -82,8 +97,7 @@ def test_damaged_weights_are_told(settings: dict[str, Any], earlier: Path, tmp_p
     copy = tmp_path / "copy"
     shutil.copytree(earlier / "checkpoints" / "best", copy)
     config = load_config("demo", {**settings, "train.start_from": str(copy)})
-    start = find_start(config)
-    assert start is not None and start.modalities == ("text", "audio")
+    assert [start.modalities for start in find_starts(config)] == [("text", "audio")]
     path = copy / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match="does not load into the towers of this run"):
