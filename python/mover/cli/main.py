@@ -26,6 +26,7 @@ COMMANDS = {
     "compare": "several systems on the same clips, with intervals of their differences",
     "analyze": "how an embedding space is laid out: classes, modalities, t-SNE",
     "experiment": "all runs of an experiment, its tables and figures",
+    "classify": "classes from embeddings, by a linear probe and by the texts of classes",
     "report": "one HTML page of a run: numbers, curves, plans, what retrieval finds",
     "weights": "say what a file or folder of weights is, and whether it loads into a tower",
 }
