@@ -110,7 +110,7 @@ def test_anchors_against_loops(k, volume, missing):
         for anchoring in ("fixed", "rotating", "all")
     }
     leaves = list(z.values())
-    for step in (0, 1, k - 1, k, 7):
+    for step in (0, k + 1):
         assert_agree(loss["rotating"](z, present, step=step), expected[step % k], leaves)
         assert_agree(loss["fixed"](z, present, step=step), expected[0], leaves)
         assert_agree(loss["all"](z, present, step=step), sum(expected) / k, leaves)
@@ -205,7 +205,7 @@ def test_the_four_of_the_ablation_differ_in_what_they_name_only(z):
 
 
 def test_cosines_have_no_most_modalities():
-    names = [f"m{i}" for i in range(9)]
+    names = [f"m{i}" for i in range(9)]  # of volumes at most 8
     z = embeddings(names, 2, 6)
     found = MoverLoss(names, "m0", EXACT, groups="all", volume="cosine")(z)
     present = {name: torch.ones(2, dtype=torch.bool) for name in names}

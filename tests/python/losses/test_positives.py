@@ -134,26 +134,24 @@ def test_nearest_neighbours_crowd_where_transport_does_not():
     anchor = rows.clone()
     anchor[1] = normalize(1.2 * rows[0] + 1.0 * rows[1], dim=0)
     z = {"text": anchor, "video": rows}
-    sharp = TransportConfig(epsilon=0.05, tol=1e-9, max_iter=5000)
-    chosen = {}
-    embedding = torch.nn.functional.embedding
-    for coupling in ("transport", "softmax"):
-        plans, _ = coupled([anchor, rows], [torch.ones(4, dtype=torch.bool)] * 2, 0.05, coupling)
-        best = plans[0].argmax(1)
-        chosen[coupling] = best.tolist()
+    sharp = TransportConfig(epsilon=0.1, tol=1e-9, max_iter=5000)
+    plan = reference.sinkhorn(reference.cost(anchor, rows), epsilon=0.1, max_iter=200).plan
+    chosen = {"transport": plan.argmax(1), "softmax": (anchor @ rows.T).argmax(1)}
+    for coupling, best in chosen.items():
         loss = VolumeContrastiveLoss(
             ("text", "video"), "text", positives="transport", transport=sharp, coupling=coupling
         ).double()
-        again = VolumeContrastiveLoss(("text", "video"), "text").double()(
-            {"text": anchor, "video": embedding(best, rows)}
-        )
-        torch.testing.assert_close(loss(z), again)
-    assert chosen == {"transport": [0, 1, 2, 3], "softmax": [0, 0, 2, 3]}
+        expected = VolumeContrastiveLoss(("text", "video"), "text").double()({"text": anchor, "video": rows[best]})
+        torch.testing.assert_close(loss(z), expected)
+    assert {coupling: best.tolist() for coupling, best in chosen.items()} == {
+        "transport": [0, 1, 2, 3],
+        "softmax": [0, 0, 2, 3],
+    }
 
 
 @pytest.mark.parametrize("missing", [False, True], ids=["complete", "missing"])
 @pytest.mark.parametrize("positives", ["paired", "transport", "mixed"])
-@pytest.mark.parametrize("aligned", [4, 2, 1, 0])
+@pytest.mark.parametrize("aligned", [4, 1, 0])
 def test_aligned_clips_against_loops(positives, aligned, missing):
     """Pairs are of the first clips only, matches of all."""
     z, present = disordered(THREE), presence(THREE, missing)
@@ -177,7 +175,7 @@ def test_anchors_against_loops(k, by, missing):
     for positives, by_loops in (("paired", paired_by_loops), ("transport", matched_by_loops)):
         expected = [by_loops(z, present, turn, by) for turn in turns]
         options = {"contrast_by": by, "positives": positives}
-        for step in (0, 1, k - 1, k):
+        for step in (0, k + 1):
             value = contrast(names, "video", anchoring="rotating", **options)(z, present, step=step)
             assert_agree(value, expected[step % k], list(z.values()))
         value = contrast(names, "video", anchoring="all", **options)(z, present)
@@ -202,14 +200,13 @@ CHOICES = [
 
 
 @pytest.mark.parametrize("missing", [False, True], ids=["complete", "missing"])
-@pytest.mark.parametrize("options", CHOICES)
-@pytest.mark.parametrize("k", [2, 3, 4])
+@pytest.mark.parametrize(("k", "options"), [*((3, options) for options in CHOICES), (2, CHOICES[1]), (4, CHOICES[1])])
 def test_gradcheck(k, options, missing):
     names = NAMES[:k]
     present = presence(names, missing)
     loss = contrast(names, "text", **options)
     leaves = [
-        torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(i)).requires_grad_()
+        torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(i)).requires_grad_()
         for i in range(k)
     ]
 
@@ -228,7 +225,7 @@ def test_rows_that_several_anchors_share_have_the_same_gradient_every_time():
     loss = VolumeContrastiveLoss(("text", "video"), "text", positives="transport", coupling="softmax")
     torch.set_num_threads(2)
     found = []
-    for _ in range(4):
+    for _ in range(3):
         rows = normalize(other, dim=1).requires_grad_()
         loss({"text": anchor, "video": rows}).backward()
         found.append(rows.grad)
