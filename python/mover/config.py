@@ -24,13 +24,13 @@ RESERVED = ("ids", "text_owner", "labels", "provenance", "id", "label")
 PresetName = Literal[
     "mover",
     "mover-paper",
+    "mover-sets",
     "gram",
     "pairwise",
     "text-anchor",
     "image-anchor",
     "ot-loop",
     "ot-barycenter",
-    "mover-sets",
 ]
 CandidateGroups = Literal["auto", "all", "hard", "topk", "sample"]
 JointWeights = Literal["star", "cyclic"]
@@ -91,6 +91,11 @@ class DataConfig(Section):
     )
     aligned_rows: PositiveInt | None = Field(
         None, description="aligned clips of a batch; default: aligned_fraction of it. They come first"
+    )
+    unordered: tuple[str, ...] = Field(
+        (),
+        description="the modalities whose order is unknown in clips that are not aligned; the others belong together, "
+        "like a video and its sound; empty: every modality has an order of its own",
     )
     partners: Fraction = Field(
         1.0,
@@ -238,8 +243,22 @@ class MatchingConfig(Section):
         0.3, description="least share of a row's mass that has to go to its match; below, the row is left out"
     )
     mutual: bool = Field(True, description="whether a match has to be the best one of both its rows")
+    refresh: PositiveInt = Field(50, description="pool: steps between plans of the whole pool")
     start: Fraction = Field(0.1, description="share of the run after which matches are trained on")
     warmup: Fraction = Field(0.0, description="share of the run over which they rise to their weight")
+
+
+class GateConfig(Section):
+    """Doubt about aligned clips: the anchor of a clip that its other modalities do not bear out is left out."""
+
+    by: Literal["none", "transport", "softmax"] = Field(
+        "none",
+        description="transport: by the share of the row's mass that the plan of the batch gives to its own clip; "
+        "softmax: by the smaller of the two softmaxes; none: every pair is trusted",
+    )
+    epsilon: PositiveFloat = Field(0.3, description="entropic weight of that plan, in units of squared distance")
+    threshold: Fraction = Field(0.05, description="least share; below, the clip is contrasted without its anchor")
+    start: Fraction = Field(0.2, description="share of the run after which pairs are doubted")
 
 
 class ObjectiveConfig(Section):
@@ -263,6 +282,12 @@ class ObjectiveConfig(Section):
     )
     confident: NonNegativeFloat | None = Field(
         None, description="weight of the contrast of groups of unaligned rows that the matching is sure of"
+    )
+    plan_targets: NonNegativeFloat | None = Field(
+        None, description="weight of the cross entropy of unaligned rows against their row of the plan"
+    )
+    pool: NonNegativeFloat | None = Field(
+        None, description="weight of the contrast of unaligned rows with their matches in the whole training set"
     )
     pairwise_anchor: str | None = Field(
         None, description="modality in every pair of the pairwise term; default: that of the preset, or all pairs"
@@ -322,6 +347,7 @@ class ObjectiveConfig(Section):
     )
     transport: TransportConfig = TransportConfig()
     matching: MatchingConfig = MatchingConfig()
+    gate: GateConfig = GateConfig()
 
     def anchor_of_pairs(self, modalities: Sequence[str]) -> str | None:
         """The modality in every pair of the pairwise term, None for all pairs.
@@ -435,6 +461,9 @@ class Config(Section):
             anchor = self.objective.anchor
             raise ValueError(f"objective.anchor: '{anchor}' is not among modalities {list(self.modalities)}")
         self.objective.anchor_of_pairs(self.modalities)
+        for name in self.data.unordered:
+            if name not in self.modalities:
+                raise ValueError(f"data.unordered: '{name}' is not among modalities {list(self.modalities)}")
         if self.data.aligned_fraction == 1:
             self.objective.check_all_aligned()
         if self.data.cache == "features" and not self.frozen:

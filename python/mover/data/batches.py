@@ -21,12 +21,14 @@ class Rows:
     """The B rows of a batch.
 
     clips: modality to the clip that each row is of, int64 (B,). epochs: int64 (B,), that of the draw of each row.
-    aligned: the first so many rows are of one clip in every modality; of the others, the order says nothing.
+    aligned: the first so many rows are of one clip in every modality. together: the modalities in which all are; of
+    the others, the order of the rest of the rows says nothing.
     """
 
     clips: dict[str, np.ndarray]
     epochs: np.ndarray
     aligned: int
+    together: tuple[str, ...] = ()
 
 
 class AlignedBatches:
@@ -52,13 +54,15 @@ class PartlyAlignedBatches:
     Which clips are aligned is drawn once: `config.aligned_fraction` of all. Of a batch, the first `config.aligned_rows`
     (by default that fraction of it) are aligned. The others come from the rest of the clips: for `config.partners` of
     them the other modalities are in the batch, too; those of the rest are in other batches of the epoch. In every
-    modality they are in an order of their own.
+    modality they are in an order of their own; those that `config.unordered` does not name keep one order.
 
     Raises UserError where either kind of clips does not fill its part of a batch.
     """
 
     def __init__(self, count: int, size: int, modalities: Sequence[str], seed: int, config: DataConfig) -> None:
         self.modalities, self.seed, self.size = tuple(modalities), seed, size
+        kept = [m for m in self.modalities if config.unordered and m not in config.unordered]
+        self.together = tuple(kept) if len(kept) > 1 else ()
         order = generator(seed, ALIGNED).permutation(count)
         share = config.aligned_fraction
         self.aligned, self.others = (np.sort(part) for part in np.split(order, [round(share * count)]))
@@ -90,12 +94,17 @@ class PartlyAlignedBatches:
         """The rows of a step."""
         known, first_epoch = _of_epoch(len(self.aligned), self.aligned_rows, self.seed, step)
         clips = {}
-        for place, modality in enumerate(self.modalities):
+        for modality, place in self._places().items():
             chosen, epoch = self._others(step, place)
             order = generator(self.seed, SHUFFLE, step, place).permutation(self.other_rows)
             clips[modality] = np.concatenate([self.aligned[known], self.others[chosen][order]])
         epochs = np.repeat([first_epoch, epoch], [self.aligned_rows, self.other_rows])
-        return Rows(clips, epochs, self.aligned_rows)
+        return Rows(clips, epochs, self.aligned_rows, self.together)
+
+    def _places(self) -> dict[str, int]:
+        """Modality to the number of its order; those that are together have the same."""
+        places = {m: place for place, m in enumerate(self.modalities)}
+        return places | dict.fromkeys(self.together, places[self.together[0]] if self.together else 0)
 
     def alike(self, clip: int) -> np.ndarray:
         """The clips that could take the place of one: those that are aligned, or those that are not."""

@@ -95,7 +95,7 @@ class Loader:
         }
         by_row = [{m: found[clips[i]] for m, clips in rows.clips.items()} for i in range(self.batch_size)]
         batch = self.dataset.collate([_one_row(samples) for samples in by_row])
-        batch["aligned"] = rows.aligned
+        batch["aligned"], batch["together"] = rows.aligned, rows.together
         batch["owner"] = {m: torch.tensor([row[m].index for row in by_row]) for m in rows.clips}
         return batch
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
 
 from mover.config import MatchingConfig
 from mover.losses.embeddings import Present, anchor_first, check_embeddings
-from mover.losses.matching import match_groups
+from mover.losses.matching import match_groups, units_of
 
 
-class ConfidentContrast:
+class ConfidentContrast(nn.Module):
     """share · sum of weight · contrast, over the groups (i, j_2(i), …, j_k(i)) that `match_groups` keeps.
 
     The matches j are those of the plans from the anchor, without gradient; share is that of the anchor's rows that are
@@ -28,21 +28,26 @@ class ConfidentContrast:
         contrasts: Sequence[tuple[float, nn.Module]],
     ) -> None:
         """Raises UserError for an unknown anchor."""
+        super().__init__()
         self.modalities = anchor_first(modalities, anchor)
-        self.matching, self.contrasts = matching, list(contrasts)
+        self.matching = matching
+        self._contrasts = list(contrasts)  # a plain list: their parameters are not of this module
 
-    def __call__(self, z: Mapping[str, Tensor], present: Present | None = None) -> Tensor:
+    def forward(
+        self, z: Mapping[str, Tensor], present: Present | None = None, *, together: Collection[str] = ()
+    ) -> Tensor:
         """z: unit rows (n, d) of every modality, in any order; present: which are there, bool (n,), None all -> scalar.
 
+        together: modalities in the same order as each other.
         Raises UserError for embeddings that do not fit.
         """
         clips = check_embeddings(z, self.modalities, present)
         if clips.fewest() < 2:
             return clips.zero()
-        found = match_groups(clips, self.matching)
+        found = match_groups(clips, self.matching, units_of(self.modalities, together))
         groups = {name: clips.rows[m][found.members[:, m]] for m, name in enumerate(self.modalities)}
         kept = dict.fromkeys(self.modalities, found.kept)
         rows = len(found.kept) if clips.present is None else clips.present[0].sum()
         share = found.kept.to(found.share.dtype).sum() / rows
-        contrasts = [weight * contrast(groups, kept) for weight, contrast in self.contrasts]
+        contrasts = [weight * contrast(groups, kept) for weight, contrast in self._contrasts]
         return share * sum(contrasts[1:], start=contrasts[0])

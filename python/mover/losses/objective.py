@@ -8,11 +8,14 @@ from torch import Tensor, nn
 from mover.config import ObjectiveConfig
 from mover.errors import UserError
 from mover.losses.confident import ConfidentContrast
-from mover.losses.embeddings import Clips, Present, check_embeddings, pairs_of
+from mover.losses.embeddings import Clips, Present, anchor_first, check_embeddings, pairs_of
+from mover.losses.gate import trusted_rows
 from mover.losses.mover import MoverLoss
 from mover.losses.ot_barycenter import OTBarycenterLoss
 from mover.losses.ot_loop import OTLoopLoss
 from mover.losses.pairwise import PairwiseLoss
+from mover.losses.plan_targets import PlanTargetsLoss
+from mover.losses.pool import PoolContrast, check_pool
 from mover.losses.transport import transport_pairs
 from mover.losses.volume_contrastive import VolumeContrastiveLoss
 from mover.presets import OF_MATCHES, PRESETS, TERMS
@@ -25,9 +28,14 @@ def resolve_weights(config: ObjectiveConfig) -> dict[str, float]:
     return {name: getattr(preset, name) if weight is None else weight for name, weight in explicit.items()}
 
 
-def build_objective(config: ObjectiveConfig, modalities: Sequence[str]) -> "Objective":
-    """The objective of a run. Raises UserError where its settings do not fit each other."""
-    return Objective(config, modalities)
+def build_objective(
+    config: ObjectiveConfig, modalities: Sequence[str], pool: tuple[int, int] | None = None
+) -> "Objective":
+    """The objective of a run. Raises UserError where its settings do not fit each other.
+
+    pool: how many clips there are to train on, and the width of the embeddings; the pool term needs it.
+    """
+    return Objective(config, modalities, pool)
 
 
 CONTRASTS = ("volume_contrastive", "pairwise")
@@ -39,11 +47,11 @@ ANCHORED = ("mover", "volume_contrastive")
 class Objective(nn.Module):
     """Weighted sum of the terms in TERMS; a term of weight 0 does not exist.
 
-    Contrasts are of the aligned rows of a batch, terms of transport of all its rows, and those of matches of the rows
-    that are not aligned.
+    Contrasts are of the aligned rows of a batch, terms of transport and contrasts of matched positives of all its
+    rows, and those of matches of the rows that are not aligned.
     """
 
-    def __init__(self, config: ObjectiveConfig, modalities: Sequence[str]) -> None:
+    def __init__(self, config: ObjectiveConfig, modalities: Sequence[str], pool: tuple[int, int] | None = None) -> None:
         """Raises UserError if all weights are 0, and what the terms raise."""
         super().__init__()
         self.config = config
@@ -53,16 +61,32 @@ class Objective(nn.Module):
             raise UserError(f"All weights of the objective are 0. Set one of objective.{', '.join(TERMS)}.")
         _check_options(config, self.weights)
         self.terms = nn.ModuleDict({name: self._build(name) for name in self.weights if name not in OF_MATCHES})
-        self.confident = self._confident() if "confident" in self.weights else None
+        for name in OF_MATCHES:
+            if name in self.weights:
+                self.terms[name] = self._of_matches(name, pool)
 
-    def _confident(self) -> ConfidentContrast:
+    def _of_matches(self, name: str, pool: tuple[int, int] | None) -> nn.Module:
+        config, matching = self.config, self.config.matching
+        if name == "plan_targets":
+            learned = config.learn_temperature
+            return PlanTargetsLoss(
+                self.modalities, config.anchor, matching, temperature=config.temperature, learn_temperature=learned
+            )
         contrasts = [(self.weights[name], self.terms[name]) for name in CONTRASTS if name in self.terms]
         if not contrasts:
             raise UserError(
-                "objective.confident contrasts matched groups as the aligned rows are contrasted, and there is no "
+                f"objective.{name} contrasts matched groups as the aligned rows are contrasted, and there is no "
                 f"contrast. Set one of objective.{', '.join(CONTRASTS)}."
             )
-        return ConfidentContrast(self.modalities, self.config.anchor, self.config.matching, contrasts)
+        if name == "confident":
+            return ConfidentContrast(self.modalities, config.anchor, matching, contrasts)
+        if pool is None:
+            raise ValueError("Expected the number of clips and the width of the embeddings for objective.pool.")
+        clips, width = pool
+        check_pool(clips, len(self.modalities) - 1)
+        return PoolContrast(
+            self.modalities, config.anchor, matching, contrasts, clips=clips, width=width, refresh=matching.refresh
+        )
 
     def _build(self, name: str) -> nn.Module:
         config = self.config
@@ -114,14 +138,14 @@ class Objective(nn.Module):
         """The weight of a term when the share `progress` of the run is done, in [0, 1].
 
         The mover term has weight 0 up to `mover_start` and rises linearly over the share `mover_warmup` after it;
-        ot_loop and ot_barycenter do so by `ot_start` and `ot_warmup`, confident by those of `matching`.
+        ot_loop and ot_barycenter do so by `ot_start` and `ot_warmup`, those of matches by `matching`.
         """
         full, config = self.weights.get(name, 0.0), self.config
         if name == "mover":
             start, warmup = config.mover_start, config.mover_warmup
         elif name in ("ot_loop", "ot_barycenter"):
             start, warmup = config.ot_start, config.ot_warmup
-        elif name == "confident":
+        elif name in OF_MATCHES:
             start, warmup = config.matching.start, config.matching.warmup
         else:
             return full
@@ -144,6 +168,8 @@ class Objective(nn.Module):
         *,
         step: int = 0,
         aligned: int | None = None,
+        together: Collection[str] = (),
+        owner: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Every term that has a weight now, unweighted, under its name, and their weighted sum as "total".
 
@@ -153,30 +179,60 @@ class Objective(nn.Module):
         step: that of the run, for anchors that rotate.
         aligned: the first so many rows are known to belong together across modalities, None all; of the others
         the order is not used.
+        together: modalities whose rows are of one clip everywhere.
+        owner: the place of each row among those of its modality in the training set, int64 (B,); for the pool.
         Raises UserError for embeddings that do not fit.
         """
         clips = check_embeddings(z, self.modalities, present)
         present = present if clips.present is not None else None
         size = clips.rows[0].shape[0]
         self.check_batch(size)  # at the first step, also where the term starts late
-        rows = _Rows(clips, z, present, size if aligned is None else aligned)
-        terms = {name: self._value(name, rows, step) for name in self.weights if self.weight(name, progress) > 0}
+        rows = _Rows(clips, z, present, size if aligned is None else aligned, together, owner)
+        if self.config.gate.by != "none" and progress >= self.config.gate.start and rows.aligned >= 2:
+            self._gate(rows)
+        active = [name for name in self.weights if self.weight(name, progress) > 0]
+        if "pool" in self.weights and "pool" not in active:
+            self._pool(rows, step, active=False)
+        terms = {name: self._value(name, rows, step) for name in active}
         if not terms:  # before the start of the only term: gradients of 0 rather than none
             return {"total": clips.zero()}
         total = torch.stack([self.weight(name, progress) * term for name, term in terms.items()]).sum()
         return {**terms, "total": total}
 
     def _value(self, name: str, rows: "_Rows", step: int) -> Tensor:
+        if name == "pool":
+            return self._pool(rows, step)
+        term = self.terms[name]
         if name in OF_MATCHES:
-            assert self.confident is not None
-            return self.confident(*rows.part(rows.aligned, None)) if rows.size - rows.aligned >= 2 else rows.zero()
-        if name in CONTRASTS and rows.aligned < 2:
-            return rows.zero()
-        options = {"step": step} if name in ANCHORED else {}
-        if name == "mover":
-            options["aligned"] = rows.aligned
-        value: Tensor = self.terms[name](*rows.part(0, rows.aligned if name in CONTRASTS else None), **options)
+            enough = rows.size - rows.aligned >= 2
+            value: Tensor = term(*rows.unaligned(), together=rows.together) if enough else rows.zero()
+        elif name == "pairwise" and rows.together:
+            value = term(*rows.trusted(rows.size), aligned=rows.aligned, together=rows.together)
+        elif name == "pairwise":
+            value = term(*rows.trusted(rows.aligned)) if rows.aligned >= 2 else rows.zero()
+        elif name == "volume_contrastive":
+            value = term(*rows.trusted(rows.size), step=step, aligned=rows.aligned)
+        elif name == "mover":
+            value = term(rows.z, rows.present, step=step, aligned=rows.aligned)
+        else:
+            value = term(rows.z, rows.present)
         return value
+
+    def _pool(self, rows: "_Rows", step: int, active: bool = True) -> Tensor:
+        if rows.size - rows.aligned < 2:
+            return rows.zero()
+        if rows.owner is None:
+            raise ValueError("Expected `owner` for objective.pool.")
+        owner = {name: places[rows.aligned :] for name, places in rows.owner.items()}
+        z, present = rows.unaligned()
+        value: Tensor = self.terms["pool"](z, present, owner=owner, step=step, active=active, together=rows.together)
+        return value
+
+    def _gate(self, rows: "_Rows") -> None:
+        """Leave anchors out of the contrasts that the other modalities of their clips do not bear out."""
+        names = anchor_first(self.modalities, self.config.anchor)
+        z, present = rows.trusted(rows.aligned)
+        rows.leave_out(names[0], ~trusted_rows(check_embeddings(z, names, present), self.config.gate))
 
     @torch.no_grad()
     def plans(self, z: Mapping[str, Tensor], present: Present | None = None) -> dict[str, Tensor]:
@@ -198,16 +254,45 @@ class Objective(nn.Module):
 class _Rows:
     """The rows of a batch, the first `aligned` of them known to belong together."""
 
-    def __init__(self, clips: Clips, z: Mapping[str, Tensor], present: Present | None, aligned: int) -> None:
-        self.z, self.present, self.aligned, self.zero = z, present, aligned, clips.zero
+    def __init__(
+        self,
+        clips: Clips,
+        z: Mapping[str, Tensor],
+        present: Present | None,
+        aligned: int,
+        together: Collection[str],
+        owner: Mapping[str, Tensor] | None,
+    ) -> None:
+        self.z, self.present, self.aligned, self.together, self.owner = z, present, aligned, together, owner
+        self.zero = clips.zero
         self.size = clips.rows[0].shape[0]
+        self._doubted: dict[str, Tensor] = {}
 
-    def part(self, first: int, end: int | None) -> tuple[Mapping[str, Tensor], Present | None]:
-        """The embeddings of the rows first … end - 1, and which of them are there."""
-        if first == 0 and end in (None, self.size):
-            return self.z, self.present
-        present = None if self.present is None else {m: flags[first:end] for m, flags in self.present.items()}
-        return {m: rows[first:end] for m, rows in self.z.items()}, present
+    def unaligned(self) -> tuple[Mapping[str, Tensor], Present | None]:
+        """The rows whose order says nothing, and which of them are there."""
+        return _part(self.z, self.present, self.aligned, self.size)
+
+    def leave_out(self, modality: str, rows: Tensor) -> None:
+        """Let contrasts not see these of the aligned rows of a modality, bool (aligned,)."""
+        self._doubted[modality] = rows
+
+    def trusted(self, count: int) -> tuple[Mapping[str, Tensor], Present | None]:
+        """The first `count` rows, and which of them contrasts are to see."""
+        there = dict(self.present or {})
+        for modality, doubted in self._doubted.items():
+            seen = there.get(modality)
+            seen = torch.ones(self.size, dtype=torch.bool, device=doubted.device) if seen is None else seen.clone()
+            seen[: self.aligned] &= ~doubted
+            there[modality] = seen
+        return _part(self.z, there or None, 0, count)
+
+
+def _part(
+    z: Mapping[str, Tensor], present: Present | None, first: int, end: int
+) -> tuple[Mapping[str, Tensor], Present | None]:
+    """The embeddings of the rows first … end - 1, and which of them are there."""
+    cut = None if present is None else {m: flags[first:end] for m, flags in present.items()}
+    return {m: rows[first:end] for m, rows in z.items()}, cut
 
 
 def _check_options(config: ObjectiveConfig, weights: Collection[str]) -> None:
@@ -228,3 +313,9 @@ def _check_options(config: ObjectiveConfig, weights: Collection[str]) -> None:
                 f"objective.{name}: {value} concerns {what}, and this objective is made of {', '.join(weights)}. "
                 f"Set objective.{name} to {default}, or give one of them a weight."
             )
+    if config.gate.by != "none" and config.positives == "mixed" and contrast:
+        raise UserError(
+            "objective.gate leaves out pairs that are in doubt, and objective.positives: mixed contrasts every clip "
+            "with its pair as well as its match. Set objective.positives to paired or transport, or objective.gate.by "
+            "to none."
+        )

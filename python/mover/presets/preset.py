@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-TERMS = ("mover", "volume_contrastive", "pairwise", "ot_loop", "ot_barycenter", "confident")
+TERMS = ("mover", "volume_contrastive", "pairwise", "ot_loop", "ot_barycenter", "confident", "plan_targets", "pool")
 """The terms of an objective, by the names of the settings of their weights."""
-OF_MATCHES = ("confident",)
+OF_MATCHES = ("confident", "plan_targets", "pool")
 """Those that learn from rows which are not aligned, by matching them."""
 
 
@@ -23,6 +23,8 @@ class Preset:
     ot_loop: float = 0.0
     ot_barycenter: float = 0.0
     confident: float = 0.0
+    plan_targets: float = 0.0
+    pool: float = 0.0
     pairwise_anchors: tuple[str, ...] = ()
 
     def pairwise_anchor(self, modalities: Sequence[str]) -> str | None:

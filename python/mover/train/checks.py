@@ -93,7 +93,7 @@ def check_run(config: Config, *, resume: bool = False, overwrite: bool = False, 
     size = config.train.batch_size
     checkpoint = checks.run("name", lambda: folder.admit(config, resume=resume, overwrite=overwrite))
     checks.run("output", lambda: _require_writable(folder.path))
-    checks.run("objective", lambda: build_objective(config.objective, config.modalities).check_batch(size))
+    checks.run("objective", lambda: build_objective(config.objective, config.modalities, (0, 0)).check_batch(size))
     device = checks.run("train.device", lambda: pick_device(config.train.device))
     clips = checks.run("data.manifest", lambda: read_manifest(config.data.manifest))
     tokenizer = None

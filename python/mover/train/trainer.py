@@ -96,7 +96,8 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
         model = starting_model(config, vocab_size).to(device)
     else:
         model = load_checkpoint_model(checkpoint, config, config.data, vocab_size).to(device)
-    objective = build_objective(config.objective, config.modalities).to(device)
+    pool = len(train_set), config.model.embed_dim
+    objective = build_objective(config.objective, config.modalities, pool).to(device)
     optimizer = build_optimizer(config.optimizer, model.parameter_groups(config.optimizer), objective)
     start, best = 0, None
     if checkpoint is not None:
@@ -209,7 +210,8 @@ def _update(
     with autocast(config.train.precision, device):
         z = model(batch)
     rows = {m: found.float() for m, found in z.items()}
-    named = objective(rows, step / config.train.steps, batch["present"], aligned=batch["aligned"])
+    about = {name: batch[name] for name in ("present", "aligned", "together", "owner")}
+    named = objective(rows, step / config.train.steps, step=step, **about)
     terms = dict(zip(named, torch.stack([term.detach().float() for term in named.values()]).tolist(), strict=True))
     bad = next((name for name, value in terms.items() if not np.isfinite(value)), None)
     if bad is not None:
@@ -218,7 +220,6 @@ def _update(
     named["total"].backward()
     found = None
     if is_due(step + 1, config.train):
-        about = {"present": batch["present"], "owner": batch["owner"], "aligned": batch["aligned"]}
         found = diagnose(rows, objective, seed=config.seed, step=step + 1, **about)
         found["gradients"] = gradient_norms(model, objective)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]

@@ -58,6 +58,17 @@ def test_so_many_partners_are_in_the_batch_and_no_clip_twice(share, expected):
         assert len(sets[0] & sets[1]) == len(sets[0] & sets[2]) == len(sets[1] & sets[2]) == expected
 
 
+def test_modalities_whose_order_is_known_stay_together():
+    made = batches(unordered=("text",), partners=0.5)
+    for step in range(10):
+        rows = made.rows(step)
+        assert rows.together == ("video", "audio")
+        assert others(rows, "video") == others(rows, "audio") != others(rows, "text")
+        assert len(set(others(rows, "text")) & set(others(rows, "audio"))) == 6
+    for unordered in ((), NAMES, ("text", "audio")):  # one that is left alone has nobody to be with
+        assert batches(unordered=unordered).rows(0).together == ()
+
+
 def test_an_epoch_uses_every_clip_of_its_batches_once_in_every_modality():
     made = batches(partners=0.5)
     steps = len(made.others) // made.other_rows

@@ -50,7 +50,7 @@ def test_batch_layout(clips: list[Clip]) -> None:
 def test_only_the_modalities_of_the_run(clips: list[Clip]) -> None:
     blind = [replace(clip, video=None) for clip in clips]
     (batch,) = make_loader(build(blind, training=True, modalities=("text", "audio")), 12, steps=1)
-    assert set(batch) == {"ids", "index", "present", "aligned", "owner", "text", "audio"}
+    assert set(batch) == {"ids", "index", "present", "aligned", "together", "owner", "text", "audio"}
     with pytest.raises(UserError, match=r"None of 12 clips.*video missing"):
         build(blind, training=True)
 

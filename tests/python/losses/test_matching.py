@@ -13,9 +13,10 @@ from mover.errors import UserError
 from mover.losses import build_objective
 from mover.losses.confident import ConfidentContrast
 from mover.losses.embeddings import check_embeddings
-from mover.losses.matching import match_groups, matched_shares
+from mover.losses.matching import match_groups, matched_shares, unit_costs, units_of
 
 NAMES = ("text", "video", "audio")
+ALONE = [[0], [1], [2]]
 ORDERS = {"text": [0, 1, 2, 3, 4, 5], "video": [3, 1, 5, 0, 2, 4], "audio": [4, 0, 1, 5, 3, 2]}
 
 
@@ -79,7 +80,7 @@ def test_groups_against_loops(by, mutual, missing):
     if missing:
         there["text"][2], there["audio"][0], there["audio"][5] = False, False, False
     config = MatchingConfig(by=by, mutual=mutual, epsilon=0.2, threshold=0.4)
-    found = match_groups(check_embeddings(z, NAMES, there), config)
+    found = match_groups(check_embeddings(z, NAMES, there), config, ALONE)
     expected = groups_by_loops(z, config, there)
     assert 0 < len(expected) < 6  # the case keeps some and leaves some
     assert found.kept.nonzero().flatten().tolist() == sorted(expected)
@@ -96,7 +97,7 @@ def test_a_plan_is_sure_of_more_than_softmax_is_and_no_less_right():
         views = [normalize(items + 0.8 * unit_rows(32, 16, seed=100 + seed + m), dim=1) for m in range(2)]
         clips = check_embeddings({"text": views[0], "video": views[1]}, ("text", "video"))
         for by in kept:
-            found = match_groups(clips, MatchingConfig(by=by))
+            found = match_groups(clips, MatchingConfig(by=by), [[0], [1]])
             kept[by] += int(found.kept.sum())
             right[by] += int((found.members[:, 0] == found.members[:, 1])[found.kept].sum())
     assert kept["transport"] > 1.1 * kept["softmax"] and right["transport"] > 1.1 * right["softmax"]
@@ -105,7 +106,7 @@ def test_a_plan_is_sure_of_more_than_softmax_is_and_no_less_right():
 
 def test_shares_of_transport_sum_to_one_in_rows_and_columns():
     z = {name: rows.detach() for name, rows in shuffled(noise=2.0).items()}
-    shares = matched_shares(check_embeddings(z, NAMES), [(0, 1), (1, 2)], MatchingConfig(epsilon=0.3))
+    shares = matched_shares(check_embeddings(z, NAMES), MatchingConfig(epsilon=0.3), ALONE)
     torch.testing.assert_close(shares.sum(-1), torch.ones(2, 6, dtype=torch.float64), atol=1e-3, rtol=0)
     torch.testing.assert_close(shares.sum(-2), torch.ones(2, 6, dtype=torch.float64), atol=1e-3, rtol=0)
 
@@ -210,3 +211,86 @@ def test_what_is_refused():
         load_config("demo", {"objective.preset": "mover-sets"})
     kept = load_config("demo", {"objective.preset": "mover-sets", "objective.confident": 0})
     assert isinstance(kept, Config) and kept.data.aligned_fraction == 1
+
+
+def test_units():
+    assert units_of(NAMES) == [[0], [1], [2]]
+    assert units_of(NAMES, ("video", "audio")) == [[0], [1, 2]]
+    assert units_of(("a", "b", "c", "d"), ("d", "a")) == [[0, 3], [1], [2]]
+
+
+@pytest.mark.parametrize("by", ["transport", "softmax"])
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("together", [("video", "audio"), ("text", "audio")])
+def test_modalities_that_are_together_are_matched_as_one(by, missing, together):
+    """Against a plan of the mean cost over the pairs of modalities that both rows have, one entry at a time."""
+    n, z = 6, embeddings(NAMES, 6, 8)
+    there = everywhere()
+    if missing:
+        there["audio"][1], there["video"][4] = False, False
+        if "text" in together:
+            there["text"][2] = False
+    units = units_of(NAMES, together)
+    costs, first, second = torch.full((n, n), 4.0, dtype=torch.float64), [False] * n, [False] * n
+    for i in range(n):
+        for j in range(n):
+            pairs = [
+                ((z[NAMES[p]][i] - z[NAMES[q]][j]) ** 2).sum()
+                for p in units[0]
+                for q in units[1]
+                if there[NAMES[p]][i] and there[NAMES[q]][j]
+            ]
+            if pairs:
+                costs[i, j] = sum(pairs) / len(pairs)
+        first[i] = any(bool(there[NAMES[p]][i]) for p in units[0])
+        second[i] = any(bool(there[NAMES[q]][i]) for q in units[1])
+    clips = check_embeddings(z, NAMES, there)
+    torch.testing.assert_close(unit_costs(clips, units)[0], costs)
+    config = MatchingConfig(by=by, epsilon=0.4)
+    shares = matched_shares(clips, config, units)[0]
+    if by == "transport":
+        a, b = (torch.tensor(flags, dtype=torch.float64) / sum(flags) for flags in (first, second))
+        plan = reference.sinkhorn(costs.detach(), a, b, epsilon=0.4, tol=1e-12, max_iter=100000).plan
+        expected = plan * sum(first)
+    else:
+        both = torch.tensor(first).unsqueeze(1) & torch.tensor(second)
+        kernel = torch.where(both, (-costs / 0.4).exp(), 0)
+        by_row, by_column = (kernel / kernel.sum(d, keepdim=True).clamp(min=1e-300) for d in (1, 0))
+        expected = torch.where(both, torch.minimum(by_row, by_column), 0)
+    torch.testing.assert_close(shares.detach(), expected.detach(), atol=3e-3, rtol=0)
+    members = match_groups(clips, config, units).members
+    assert members[:, units[0]].tolist() == [[i] * len(units[0]) for i in range(n)]
+    assert all(members[:, m].tolist() == members[:, units[1][0]].tolist() for m in units[1])
+
+
+def test_captions_in_unknown_order_are_matched_to_whole_clips():
+    """Neither picture nor sound tells clips apart; both together do."""
+    z = {"text": [], "video": [], "audio": []}
+    for shape in range(3):
+        for sound in range(3):
+            z["video"].append(torch.eye(6, dtype=torch.float64)[shape])
+            z["audio"].append(torch.eye(6, dtype=torch.float64)[3 + sound])
+            z["text"].append(normalize(z["video"][-1] + z["audio"][-1], dim=0))
+    order = torch.tensor([4, 2, 8, 0, 7, 1, 3, 6, 5])
+    rows = {name: torch.stack(value) for name, value in z.items()}
+    rows["text"] = rows["text"][order]
+    clips, config = check_embeddings(rows, NAMES), MatchingConfig(epsilon=0.1, threshold=0.5)
+    found = match_groups(clips, config, units_of(NAMES, ("video", "audio")))
+    assert bool(found.kept.all()) and found.members[:, 1].tolist() == found.members[:, 2].tolist() == order.tolist()
+    assert not bool(match_groups(clips, config, ALONE).kept.any())
+
+
+def test_pairs_that_are_together_are_contrasted_in_every_row():
+    z = embeddings(NAMES, 7, 9)
+    objective = build_objective(ObjectiveConfig(preset="pairwise"), NAMES).double()
+    value = objective(z, aligned=3, together=("video", "audio"))["pairwise"]
+    pair = {}
+    for p, q in (("text", "video"), ("text", "audio"), ("video", "audio")):
+        count = 7 if "text" not in (p, q) else 3
+        rows = {name: z[name][:count] for name in (p, q)}
+        pair[p, q] = build_objective(ObjectiveConfig(preset="pairwise", anchor=p), (p, q)).double()(rows)["pairwise"]
+    torch.testing.assert_close(value, sum(pair.values()) / 3, rtol=1e-6, atol=1e-7)
+    gradients = torch.autograd.grad(value, list(z.values()))
+    assert not gradients[0][3:].any() and all(g[3:].abs().sum(1).min() > 0 for g in gradients[1:])
+    alone = objective(z, aligned=1, together=("video", "audio"))["pairwise"]  # one aligned row has nothing to contrast
+    torch.testing.assert_close(alone, pair["video", "audio"], rtol=1e-6, atol=1e-7)
