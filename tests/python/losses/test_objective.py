@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mover import ops, reference
-from mover.config import ObjectiveConfig, TransportConfig
+from mover.config import GateConfig, ObjectiveConfig, TransportConfig
 from mover.errors import UserError
 from mover.losses import MoverLoss, VolumeContrastiveLoss, build_objective, groups
 
@@ -130,6 +130,14 @@ def test_options_reach_both_terms_of_an_anchor(z):
         ({"preset": "gram", "transport": TransportConfig(guide=0.2)}, "objective.transport.guide: 0.2 concerns"),
         ({"preset": "ot-loop", "transport": TransportConfig(guide=0.2)}, "made of pairwise, ot_loop. Set objective"),
         ({"weights": "cyclic", "coupling": "softmax"}, "Set objective.weights to star, or objective.coupling"),
+        (
+            {"positives": "mixed", "gate": GateConfig(by="softmax")},
+            "gate leaves out pairs .*positives: mixed",
+        ),
+        (
+            {"positives": "transport", "confident": 1},
+            "objective.confident .*positives: transport would match them once",
+        ),
     ],
 )
 def test_options_without_a_term_that_they_concern_are_refused(settings, message):
