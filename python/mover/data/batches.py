@@ -34,6 +34,8 @@ class Rows:
 class AlignedBatches:
     """Batches of clips whose modalities belong together; each clip at most once in an epoch."""
 
+    together: tuple[str, ...] = ()
+
     def __init__(self, count: int, size: int, modalities: Sequence[str], seed: int) -> None:
         self.count, self.size, self.modalities, self.seed = count, size, tuple(modalities), seed
         self.steps_per_epoch = count // size

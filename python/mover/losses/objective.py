@@ -10,6 +10,7 @@ from mover.errors import UserError
 from mover.losses.confident import ConfidentContrast
 from mover.losses.embeddings import Clips, Present, anchor_first, check_embeddings, pairs_of
 from mover.losses.gate import trusted_rows
+from mover.losses.matching import matched_shares, units_of
 from mover.losses.mover import MoverLoss
 from mover.losses.ot_barycenter import OTBarycenterLoss
 from mover.losses.ot_loop import OTLoopLoss
@@ -235,20 +236,33 @@ class Objective(nn.Module):
         rows.leave_out(names[0], ~trusted_rows(check_embeddings(z, names, present), self.config.gate))
 
     @torch.no_grad()
-    def plans(self, z: Mapping[str, Tensor], present: Present | None = None) -> dict[str, Tensor]:
-        """The entropic plan (B, B) of every pair of modalities, under "first-second"; no gradient.
+    def plans(
+        self, z: Mapping[str, Tensor], present: Present | None = None, *, together: Collection[str] = ()
+    ) -> dict[str, Tensor]:
+        """The plans (B, B) that the objective trains on, each with a sum of 1; no gradient.
+
+        With terms of matches they are those of the matching, from the anchor to each other modality or to those that
+        are together, under "text-video+audio": of the shares that it compares with its threshold, 1/B. Otherwise they
+        are the entropic plans of every pair of modalities, under "first-second".
 
         present: which clips have a modality, bool (B,) for each, None all. Masses are uniform over the rows that are
-        there, the plan is 0 elsewhere; a pair with a modality that no clip has is left out.
+        there, the plan is 0 elsewhere; a modality that no clip has is left out.
         Raises UserError for embeddings that do not fit.
         """
-        clips = check_embeddings(z, self.modalities, present)
-        there = [clips.present is None or bool(clips.present[m].any()) for m in range(len(self.modalities))]
-        pairs = [(p, q) for p, q in pairs_of(range(len(self.modalities))) if there[p] and there[q]]
-        if not pairs:
+        there = [m for m in self.modalities if present is None or m not in present or bool(present[m].any())]
+        if len(there) < 2:
             return {}
-        plans = transport_pairs(clips, pairs, self.config.transport).plan
-        return {f"{self.modalities[p]}-{self.modalities[q]}": plan for (p, q), plan in zip(pairs, plans, strict=True)}
+        matched = any(name in self.weights for name in OF_MATCHES) and self.config.anchor in there
+        names = anchor_first(there, self.config.anchor) if matched else there
+        clips = check_embeddings(z, names, present)
+        if not matched:
+            pairs = pairs_of(range(len(names)))
+            plans = transport_pairs(clips, pairs, self.config.transport).plan
+            return {f"{names[p]}-{names[q]}": plan for (p, q), plan in zip(pairs, plans, strict=True)}
+        units = units_of(names, together)
+        shares = matched_shares(clips, self.config.matching, units)
+        first, *others = ("+".join(names[m] for m in unit) for unit in units)
+        return {f"{first}-{other}": share / len(share) for other, share in zip(others, shares, strict=True)}
 
 
 class _Rows:
@@ -313,6 +327,12 @@ def _check_options(config: ObjectiveConfig, weights: Collection[str]) -> None:
                 f"objective.{name}: {value} concerns {what}, and this objective is made of {', '.join(weights)}. "
                 f"Set objective.{name} to {default}, or give one of them a weight."
             )
+    again = [name for name in weights if name in ("confident", "pool")]
+    if again and config.positives != "paired" and contrast:
+        raise UserError(
+            f"objective.{again[0]} contrasts groups that are matched, and objective.positives: {config.positives} "
+            f"would match them once more. Set objective.positives to paired, or objective.{again[0]} to 0."
+        )
     if config.gate.by != "none" and config.positives == "mixed" and contrast:
         raise UserError(
             "objective.gate leaves out pairs that are in doubt, and objective.positives: mixed contrasts every clip "

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -109,6 +110,7 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
         if start > steps:
             raise UserError(f"{checkpoint} is at step {start}, beyond train.steps = {steps}: give more steps.")
     loader = make_loader(train_set, batch_size, start_step=start, steps=steps)
+    together = loader.batches.together
     every = [train_set, *([] if validation is None else validation.datasets.values())]
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     serve_frozen_towers(model, config, every, tokenizer, device, progress=console.is_terminal, say=say)
@@ -166,7 +168,7 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
                     best = {"step": done, "score": score, "R@1": recall}
                 log.write("validation", done, **{"R@1": recall}, clips=counts, mean=round(score, 4))
                 display.validation(done, recall, counts, improved)
-                folder.write_plans(done, _plans(objective, embeddings, min(batch_size, PLAN_CLIPS), device))
+                folder.write_plans(done, _plans(objective, embeddings, min(batch_size, PLAN_CLIPS), device, together))
                 spent.skip()
 
             if last or improved or stop.requested or done % config.train.checkpoint_every == 0:
@@ -184,7 +186,7 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
     draw_curves(read_log(folder.log), folder.curves, f"{config.name}: {done} of {steps} steps")
     if embeddings is None and validation is not None and not stop.requested:  # resumed at its last step
         embeddings = _embed(model, validation, config, device)
-    plans = {} if embeddings is None else _plans(objective, embeddings, batch_size, device)
+    plans = {} if embeddings is None else _plans(objective, embeddings, batch_size, device, together)
     if plans and not stop.requested:
         draw_plans(plans, folder.plan, f"{config.name}: transport plans of a validation batch, step {done}")
     _conclude(console, folder, done, steps, best, stop, train_set, used)
@@ -256,7 +258,9 @@ def _validate(embeddings: Embeddings, config: Config, device: torch.device) -> d
     return metrics
 
 
-def _plans(objective: Objective, embeddings: Embeddings, size: int, device: torch.device) -> dict[str, np.ndarray]:
+def _plans(
+    objective: Objective, embeddings: Embeddings, size: int, device: torch.device, together: Collection[str]
+) -> dict[str, np.ndarray]:
     """Transport plans by pair, between the modalities of the first `size` clips that have two of them."""
     chosen = np.flatnonzero(np.sum(list(embeddings.present.values()), axis=0) >= 2)[:size]
     if len(chosen) < 2:
@@ -273,7 +277,8 @@ def _plans(objective: Objective, embeddings: Embeddings, size: int, device: torc
             places = np.searchsorted(embeddings.text_owner, chosen).clip(max=len(rows) - 1)
         z[m] = torch.from_numpy(rows[places]).to(device)
         present[m] = torch.from_numpy(embeddings.present[m][chosen]).to(device)
-    return {pair: plan.float().cpu().numpy() for pair, plan in objective.plans(z, present=present).items()}
+    plans = objective.plans(z, present, together=together)
+    return {pair: plan.float().cpu().numpy() for pair, plan in plans.items()}
 
 
 def _parameters(model: MoverModel) -> dict[str, int]:

@@ -294,3 +294,21 @@ def test_pairs_that_are_together_are_contrasted_in_every_row():
     assert not gradients[0][3:].any() and all(g[3:].abs().sum(1).min() > 0 for g in gradients[1:])
     alone = objective(z, aligned=1, together=("video", "audio"))["pairwise"]  # one aligned row has nothing to contrast
     torch.testing.assert_close(alone, pair["video", "audio"], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("by", ["transport", "softmax"])
+def test_the_plans_of_an_objective_with_matches_are_those_it_matches_by(by):
+    z = {name: rows.detach() for name, rows in shuffled(noise=0.5).items()}
+    config = ObjectiveConfig(preset="mover-sets", anchor="audio", matching=MatchingConfig(by=by))
+    objective = build_objective(config, NAMES).double()
+    names = ("audio", "text", "video")
+    clips = check_embeddings(z, names)
+    plans = objective.plans(z)
+    assert list(plans) == ["audio-text", "audio-video"]
+    torch.testing.assert_close(6 * torch.stack(list(plans.values())), matched_shares(clips, config.matching, ALONE))
+    ((name, plan),) = objective.plans(z, together=("text", "video")).items()
+    assert name == "audio-text+video"
+    torch.testing.assert_close(6 * plan, matched_shares(clips, config.matching, [[0], [1, 2]])[0])
+    nothing = torch.zeros(6, dtype=torch.bool)
+    assert list(objective.plans(z, {"text": nothing})) == ["audio-video"]
+    assert list(objective.plans(z, {"audio": nothing})) == ["text-video"]  # without the anchor, those of pairs
