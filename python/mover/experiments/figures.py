@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mover.evaluate.directions import headline
 from mover.evaluate.pictures import INK, save_picture
+from mover.experiments.axes import TONES, dress, number
+from mover.experiments.matches import draw_matches
 
-_TONES = ("#1f77b4", "#c0392b", "#2a9d5c", "#7b3fa0", "#b8860b", "#4a5a6a", "#d2691e", "#008b8b")
 _MOST_BARS = 40
 
 
@@ -42,6 +42,8 @@ def draw_figures(found: Mapping[str, Any], folder: Path, stem: str = "") -> dict
         name = f"{stem}validation.png"
         _validation(found, folder / name)
         drawn[name] = "Validation R@1 over the steps, means over the seeds"
+    if draw_matches(found, folder / f"{stem}matches.png"):
+        drawn[f"{stem}matches.png"] = "Plans of validation clips, groups kept and right, R@1, over the steps"
     return drawn
 
 
@@ -52,15 +54,15 @@ def _bars(found: Mapping[str, Any], path: Path) -> None:
     axes = figure.subplots()
     for i, (name, cell) in enumerate(cells.items()):
         at = np.arange(len(columns)) + (i - (len(cells) - 1) / 2) * width
-        means = [_number(found["means"][name][column]["mean"]) for column in columns]
-        tone = _TONES[i % len(_TONES)]
+        means = [number(found["means"][name][column]["mean"]) for column in columns]
+        tone = TONES[i % len(TONES)]
         axes.bar(at, means, 0.92 * width, color=tone, alpha=0.55, label=cell["label"])
         for place, column in zip(at, columns, strict=True):
             dots = list(found["means"][name][column]["values"].values())
             spread = np.linspace(-0.25, 0.25, len(dots)) * width if len(dots) > 1 else np.zeros(len(dots))
             axes.scatter(place + spread, dots, s=12, color=tone, edgecolor="white", linewidth=0.4, zorder=3)
     axes.set_xticks(np.arange(len(columns)), columns, fontsize=9)
-    _dress(axes, found["title"])
+    dress(axes, found["title"])
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save_picture(figure, path)
 
@@ -78,10 +80,10 @@ def _study(found: Mapping[str, Any], path: Path) -> None:
             own = {name: cell for name, cell in found["cells"].items() if cell["variant"] == variant}
             at = np.array([c["value"] if numeric else values.index(str(c["value"])) for c in own.values()], dtype=float)
             entries = [found["means"][name][column] for name in own]
-            means = np.array([_number(entry["mean"]) for entry in entries])
+            means = np.array([number(entry["mean"]) for entry in entries])
             spread = np.array([entry["deviation"] or 0.0 for entry in entries])
             label = next(iter(own.values()))["variant_label"]
-            tone = _TONES[i % len(_TONES)]
+            tone = TONES[i % len(TONES)]
             panel.plot(at, means, color=tone, marker="o", markersize=4, linewidth=1.6, label=label)
             panel.fill_between(at, means - spread, means + spread, color=tone, alpha=0.18, linewidth=0)
         if not numeric:
@@ -91,7 +93,7 @@ def _study(found: Mapping[str, Any], path: Path) -> None:
             ticks = sorted({float(cell["value"]) for cell in found["cells"].values()})
             panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
             panel.set_xticks([], minor=True)
-        _dress(panel, column)
+        dress(panel, column)
         panel.set_xlabel(study["label"])
     panels[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save_picture(figure, path)
@@ -108,27 +110,15 @@ def _validation(found: Mapping[str, Any], path: Path) -> None:
             continue
         shown = headline(list(next(iter(curves[0].values()))))
         steps = sorted(set.intersection(*(set(curve) for curve in curves)))
-        recall = np.array([[_number(curve[step].get(shown)) for step in steps] for curve in curves])
-        tone, dash = _TONES[i % len(_TONES)], ("-", "--", ":", "-.")[i // len(_TONES) % 4]
+        recall = np.array([[number(curve[step].get(shown)) for step in steps] for curve in curves])
+        tone, dash = TONES[i % len(TONES)], ("-", "--", ":", "-.")[i // len(TONES) % 4]
         axes.plot(steps, recall.mean(axis=0), color=tone, linestyle=dash, linewidth=1.6, label=cell["label"])
         if len(curves) > 1:
             axes.fill_between(steps, recall.min(axis=0), recall.max(axis=0), color=tone, alpha=0.12, linewidth=0)
-    _dress(axes, f"validation {shown} R@1 over the steps: mean, lowest and highest of the seeds")
+    dress(axes, f"validation {shown} R@1 over the steps: mean, lowest and highest of the seeds")
     axes.set_xlabel("step")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save_picture(figure, path)
-
-
-def _dress(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
 
 
 def _is_number(value: Any) -> bool:

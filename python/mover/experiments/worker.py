@@ -65,6 +65,7 @@ def _run(job: dict[str, Any]) -> int:
     from rich.console import Console
 
     from mover.config import Config
+    from mover.experiments.matches import match_history
     from mover.experiments.record import write_record
     from mover.train.built_from import built_from
     from mover.train.device import pick_device
@@ -91,6 +92,7 @@ def _run(job: dict[str, Any]) -> int:
             "metrics": metrics,
             "best": outcome.best,
             "validation": [[line["step"], line["R@1"]] for line in log if line["kind"] == "validation"],
+            "matches": match_history(folder, log),
             "cost": {
                 "ms a step": round(1000 * config.train.batch_size / median(rates), 2) if rates else None,
                 "peak MiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),

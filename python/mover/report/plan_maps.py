@@ -49,7 +49,7 @@ def plan_strips(plans: Mapping[int, Mapping[str, np.ndarray]]) -> list[PlanStrip
         PlanStrip(
             pair.replace("-", " – "),
             tuple(
-                PlanMap(step, _png(plans[step][pair]), len(plans[step][pair]), *diagonal(plans[step][pair]))
+                PlanMap(step, plan_png(plans[step][pair]), len(plans[step][pair]), *diagonal(plans[step][pair]))
                 for step in steps
                 if pair in plans[step]
             ),
@@ -103,7 +103,7 @@ def plan_chart(plans: Mapping[int, Mapping[str, np.ndarray]]) -> Chart:
         return chart(figure, "diagonal", f"Over the steps, {'; '.join(told)}.")
 
 
-def _png(plan: np.ndarray) -> str:
+def plan_png(plan: np.ndarray) -> str:
     """B times a plan as a grey picture, on a square-root scale that ends at 1, as a data URI."""
     from PIL import Image
 
