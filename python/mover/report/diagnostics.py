@@ -110,10 +110,11 @@ def _plans(lines: Sequence[Line]) -> Chart | None:
 
 
 def _matches(lines: Sequence[Line]) -> Chart | None:
+    where = "matches" if any("matches" in line for line in lines) else "pool"
     with drawing() as (figure, axes):
         ends, told = [], []
         for key, name, tone in (("kept", "kept", SERIES[0]), ("right", "right of these", SERIES[2])):
-            at, values = _over(lines, ("matches", key))
+            at, values = _over(lines, (where, key))
             if len(at) == 0:
                 continue
             mean = 100 * running_mean(values)

@@ -14,6 +14,7 @@ from typing import Any
 from mover.config import Config
 from mover.evaluate.directions import Direction, directions
 from mover.losses import Objective
+from mover.presets.preset import OF_MATCHES
 
 PATIENCE = 3
 """So many diagnostics in a row begin an episode, and so many without the symptom end it."""
@@ -152,7 +153,9 @@ class CollapseWatch:
 
     def _of_transport(self, step: int) -> list[str]:
         """The terms that rest on plans and have a weight at this step."""
-        names = ("mover", "ot_loop", "ot_barycenter", "confident")
+        names = ["mover", "ot_loop", "ot_barycenter", *OF_MATCHES]
+        if self._config.objective.positives != "paired":
+            names.append("volume_contrastive")
         return [name for name in names if self._objective.weight(name, step / self._config.train.steps) > 0]
 
     def _advice(self, step: int, *, spread: bool) -> str:
@@ -160,19 +163,21 @@ class CollapseWatch:
         config, weights = self._config, self._objective.weights
         starts = {"mover": "mover_start", "ot_loop": "ot_start", "ot_barycenter": "ot_start"}
         tries = []
-        for name in self._of_transport(step):
-            if name == "confident":
-                matching = config.objective.matching
+        of_transport = self._of_transport(step)
+        for name, start in starts.items():
+            if name in of_transport:
                 tries.append(
-                    f"start the matches later with objective.matching.start ({matching.start:g}) or keep fewer with "
-                    f"objective.matching.threshold ({matching.threshold:g})"
+                    f"lower objective.{name} ({weights[name]:g}) or start it later with objective.{start} "
+                    f"({getattr(config.objective, start):g})"
                 )
-                continue
-            start = starts[name]
+        if any(name in of_transport for name in OF_MATCHES):
+            matching = config.objective.matching
             tries.append(
-                f"lower objective.{name} ({weights[name]:g}) or start it later with objective.{start} "
-                f"({getattr(config.objective, start):g})"
+                f"start the matches later with objective.matching.start ({matching.start:g}) or keep fewer with "
+                f"objective.matching.threshold ({matching.threshold:g})"
             )
+        if "volume_contrastive" in of_transport:
+            tries.append("set objective.positives to paired")
         if "pairwise" not in weights:
             tries.append("add objective.pairwise, which tells apart what a volume cannot")
         if spread:

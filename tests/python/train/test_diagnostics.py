@@ -17,7 +17,9 @@ from mover.config import Config, ObjectiveConfig, TrainConfig
 from mover.configs import load_config
 from mover.losses import Objective, build_objective
 from mover.train import diagnostics, trainer
-from mover.train.diagnostics import diagnose, first_right, gradient_norms, is_due
+from mover.train.batch_rows import first_right
+from mover.train.collapse import Alarm, CollapseWatch
+from mover.train.diagnostics import diagnose, gradient_norms, is_due
 from mover.train.logging import read_log
 from mover.train.trainer import train
 
@@ -48,11 +50,11 @@ def partners(owner: Any, present: Any, p: int, q: int, i: int) -> list[int]:
 
 
 def test_every_number_by_loops() -> None:
-    size = 12
-    z = batch_of(size)
+    size = 16
+    z = batch_of(size, noise=0.7, seed=9)
     random = np.random.default_rng(1)
-    owner = [np.concatenate([np.arange(4), random.permutation(np.arange(4, 12)) + (m == 2)]) for m in range(3)]
-    present = [random.random(size) < 0.8 for _ in range(3)]
+    owner = [np.concatenate([np.arange(6), random.permutation(np.arange(6, 16)) + (m == 2)]) for m in range(3)]
+    present = [random.permutation(size) < there for there in (11, 15, 13)]
     objective = objective_of(transport={"epsilon": 0.2, "tol": 1e-6, "max_iter": 2000})
     found = diagnose(
         {m: torch.where(torch.from_numpy(present[i])[:, None], z[m], torch.nan) for i, m in enumerate(NAMES)},
@@ -126,6 +128,7 @@ def test_every_number_by_loops() -> None:
     assert found["R@1"]["T2VA"] == pytest.approx(100 * (table.argmin(1) == places).mean(), rel=1e-5)
     assert found["R@1"]["VA2T"] == pytest.approx(100 * (table.argmin(0) == places).mean(), rel=1e-5)
     assert found["clips"]["T2VA"] == found["clips"]["VA2T"] == len(groups)
+    assert found["R@1"]["T2V"] != found["R@1"]["V2T"] and found["R@1"]["T2VA"] != found["R@1"]["VA2T"]
 
 
 def check_summary(found: dict[str, float], values: list[float]) -> None:
@@ -264,6 +267,9 @@ def test_the_plan_of_a_matching_is_that_of_the_rows_it_matches() -> None:
         right = np.mean([owner[q][plan[i].argmax()] == owner[p][i] for i in range(8)])
         assert found["plans"][f"{NAMES[p]}-{NAMES[q]}"]["accuracy"] == pytest.approx(right)
         assert found["plans"][f"{NAMES[p]}-{NAMES[q]}"]["rows"] == 8
+        entropy = float(-torch.special.xlogy(plan, plan).sum())
+        expected = (entropy - math.log(8)) / math.log(8)
+        assert found["plans"][f"{NAMES[p]}-{NAMES[q]}"]["entropy"] == pytest.approx(expected, abs=2e-3)
         shares.append(8 * plan.numpy())
     kept = [
         (i, shares[0][i].argmax(), shares[1][i].argmax())
@@ -342,6 +348,32 @@ def test_a_resumed_run_logs_the_same(config: Config, settings: dict[str, Any]) -
     assert lines(cut) == [line for line in lines(whole) if line["step"] != 3]
 
 
+def test_an_alarm_is_said_and_logged_and_a_resumed_run_knows_what_came_before(
+    config: Config, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known: list[list[int]] = []
+
+    class Watch(CollapseWatch):
+        def replay(self, log: Any) -> None:
+            known.append([line["step"] for line in log if line["kind"] == "diagnostics"])
+            super().replay(log)
+
+        def observe(self, line: Any) -> list[Alarm]:
+            super().observe(line)  # takes the line as it is logged
+            return [Alarm("collapse", "Step 2: look.")] if line["step"] == 2 else []
+
+    monkeypatch.setattr(trainer, "CollapseWatch", Watch)
+    options = {"train__diagnose_every": 1, "data__validation_split": "none"}
+    train(changed(config, settings, train__steps=2, **options))
+    train(changed(config, settings, train__steps=3, **options), resume=True)
+    assert known == [[], [1, 2]]
+    assert capsys.readouterr().out.count("Step 2: look.") == 1
+    assert lines(config, "warning") == [
+        {"kind": "warning", "step": 2, "symptom": "collapse", "message": "Step 2: look."}
+    ]
+    assert [line["step"] for line in lines(config)] == [1, 2, 3]
+
+
 def test_the_gradients_of_what_does_not_learn_are_null() -> None:
     class Model(torch.nn.Module):
         def __init__(self) -> None:
@@ -373,3 +405,32 @@ def test_a_draw_that_finds_no_different_clips_is_none() -> None:
     assert diagnostics.DRAWS >= 64
     found = diagnose(batch_of(2), objective_of())  # three different clips cannot be drawn from two
     assert found["volumes"]["negatives"] is None and found["cosines"]["negatives"] is not None
+
+
+def test_the_groups_of_a_pool_by_loops() -> None:
+    config = ObjectiveConfig.model_validate(
+        {"preset": "pairwise", "pool": 1.0, "matching": {"start": 0.0, "refresh": 1, "threshold": 0.8}}
+    )
+    objective = build_objective(config, NAMES, (20, 6))
+    z = batch_of(20, noise=0.8)
+    random = np.random.default_rng(0)
+    clips = {m: torch.from_numpy(random.permutation(20)[:12]) for m in NAMES}  # any of the clips, in any order
+    for owner in (dict.fromkeys(NAMES, torch.arange(20)), clips):
+        rows = {m: z[m][owner[m]] for m in NAMES}
+        objective(rows, step=0, aligned=0, owner=owner)
+    pool: Any = objective.terms["pool"]
+    kept = right = 0
+    for m, name in enumerate(pool.modalities):
+        for place in clips[name][2:].tolist():
+            group = int(pool.group[m, place])
+            if group >= 0:
+                kept += 1
+                right += pool.members[group].tolist() == [place] * 3
+    assert 0 < right < kept < 30
+    found = diagnose({m: z[m][clips[m]] for m in NAMES}, objective, owner=clips, aligned=2)
+    assert found["pool"] == pytest.approx({"kept": kept / 30, "right": right / kept}, rel=1e-5)
+    assert "matches" not in found and found["plans"]["text-video"]["rows"] == 10
+
+    unmatched = build_objective(config, NAMES, (20, 6))
+    found = diagnose({m: z[m][clips[m]] for m in NAMES}, unmatched, owner=clips, aligned=2)
+    assert found["pool"] == {"kept": 0.0, "right": None}
