@@ -21,12 +21,14 @@ as it is.
 
 clips: small clips drawn and played, written as mp4 files with captions in the form of MSR-VTT and AudioCaps.
 views: feature vectors that are noisy views of one latent; runs on them take seconds.
+digits: the handwritten digits that ship with scikit-learn, as images, with captions.
+notes: the breast-cancer measurements that ship with scikit-learn, with notes that tell some of them.
 
 docs/synthetic.md describes them."""
 
-KINDS = {"clips": (1200, 200, 200), "views": (1000, 500, 500)}
+KINDS = {"clips": (1200, 200, 200), "views": (1000, 500, 500), "digits": (1197, 300, 300), "notes": (369, 100, 100)}
 """What there is, and how many training, validation and test clips it has unless told."""
-_ONLY = {"workers": "clips", "views": "views", "noise": "views"}
+_ONLY = {"stills": "clips", "workers": "clips", "views": "views", "noise": "views"}
 
 
 def run(argv: Sequence[str]) -> int:
@@ -50,10 +52,21 @@ def _make(options: Any, counts: dict[str, int]) -> Path:
 
         noise = NOISE if options.noise is None else options.noise
         return make_views(options.out, **counts, views=options.views or 3, noise=noise, seed=options.seed)
+    if options.kind == "digits":
+        from mover.data.made.digits import make_digits
+
+        return make_digits(options.out, **counts, seed=options.seed)
+    if options.kind == "notes":
+        from mover.data.made.notes import make_notes
+
+        return make_notes(options.out, **counts, seed=options.seed)
     from mover.data.synthetic import generate
 
     progress = sys.stderr.isatty()
-    return generate(options.out, **counts, seed=options.seed, workers=options.workers or 2, progress=progress)
+    stills = bool(options.stills)
+    return generate(
+        options.out, **counts, seed=options.seed, workers=options.workers or 2, progress=progress, stills=stills
+    )
 
 
 def _deviation(text: str) -> float:
@@ -75,6 +88,10 @@ def _parser() -> Parser:
         defaults = ", ".join(f"{kind}: {counts[place]}" for kind, counts in KINDS.items())
         parser.add_argument(f"--{split}", type=positive, metavar="INT", help=f"{what} clips [{defaults}]")
     clips = parser.add_argument_group("kind clips")
+    clips.add_argument(
+        "--stills", action="store_true", default=None,
+        help="a picture of each scene, at rest in another take, beside the clip: a fourth modality, still",
+    )  # fmt: skip
     clips.add_argument("--workers", type=positive, metavar="INT", help="processes that write clips [2]")
     views = parser.add_argument_group("kind views")
     views.add_argument("--views", type=positive, metavar="INT", help="modalities, view1 to viewN [3]")

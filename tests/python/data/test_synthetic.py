@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import json
 from collections import Counter
@@ -14,6 +15,7 @@ import pytest
 from mover.config import DataConfig
 from mover.data import ClipDataset, Tokenizer, make_loader, read_audio, read_manifest, read_video, select_split
 from mover.data.importers import IMPORTERS
+from mover.data.media import read_image
 from mover.data.sampling import generator
 from mover.data.synthetic import design, generate, pictures, sounds
 from mover.data.synthetic.captions import _WORDS, describe
@@ -201,3 +203,19 @@ def test_clip_table(made: Path) -> None:
     with (made / "clips.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 15 and rows[0]["id"] == "video0" and rows[0]["shape"] in design.SHAPES
+
+
+def test_stills_are_another_take_at_rest(made: Path, tmp_path: Path) -> None:
+    manifest = generate(tmp_path / "x", **SMALL, seed=5, progress=False, stills=True)
+    plain, more = digest(made), digest(manifest.parent)
+    same = {name: value for name, value in more.items() if not name.startswith("stills/")}
+    changed = {"manifest.jsonl", "dataset.json"}
+    assert {n: v for n, v in same.items() if n not in changed} == {n: v for n, v in plain.items() if n not in changed}
+    for clip, scene in zip(read_manifest(manifest), design.scenes(8, 3, 4, 5), strict=True):
+        picture = read_image(clip.others["still"].path, design.SIZE)
+        frames = read_video(clip.video, design.SIZE).pixels
+        assert clip.present("still") and not any(np.array_equal(picture, frame) for frame in frames)
+        rest = dataclasses.replace(scene, motion=0)
+        assert design.MOTIONS[0] == "still"
+        np.testing.assert_array_equal(picture, pictures.draw(rest, generator(5, 5, scene.number))[0].transpose(2, 0, 1))
+    assert digest(generate(tmp_path / "x", **SMALL, seed=5, progress=False).parent) == plain, "and back"

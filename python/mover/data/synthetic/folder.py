@@ -3,6 +3,7 @@
 MSRVTT_data.json   annotations as MSR-VTT has them
 audiocaps/*.csv    the same captions as AudioCaps has them
 videos/*.mp4       the clips
+stills/*.png       if asked for, a picture of each scene from another take, at rest
 manifest.jsonl     what the MSR-VTT importer makes of the above
 tokenizer.json     byte-level BPE trained on the training captions
 clips.csv          what is in each clip; nothing reads it but people
@@ -19,9 +20,13 @@ import multiprocessing
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from mover.data.clip import Clip, Reference
 from mover.data.importers import IMPORTERS
 from mover.data.importers.audiocaps import COLUMNS as AUDIOCAPS_COLUMNS
 from mover.data.importers.msrvtt import ANNOTATIONS
@@ -30,7 +35,7 @@ from mover.data.manifest import write_atomically, write_manifest
 from mover.data.progress import progress_bar
 from mover.data.sampling import generator
 from mover.data.synthetic.captions import describe, describe_often
-from mover.data.synthetic.design import FPS, SAMPLE_RATE, SECONDS, SHAPES, Scene, scenes
+from mover.data.synthetic.design import FPS, MOTIONS, SAMPLE_RATE, SECONDS, SHAPES, Scene, scenes
 from mover.data.synthetic.pictures import draw
 from mover.data.synthetic.sounds import play
 from mover.data.synthetic.writing import write_mp4
@@ -43,7 +48,10 @@ VERSION = 2
 CAPTIONS = 8
 """Captions of a training clip."""
 
-_PICTURE, _SOUND, _WORDS = 2, 3, 4
+STILL = "still"
+"""Name of the modality of stills."""
+
+_PICTURE, _SOUND, _WORDS, _STILL = 2, 3, 4, 5
 _PER_PROCESS = 100
 """Clips below which a process of its own costs more than it saves."""
 
@@ -57,23 +65,26 @@ def generate(
     seed: int = 0,
     workers: int = 2,
     progress: bool = True,
+    stills: bool = False,
 ) -> Path:
     """Make the embedded data set in the folder `out`; gives the path of its manifest.
 
     train, validation, test: clips per split. Equal arguments give equal bytes.
     workers: processes that draw and encode; they import the main module, so a script that calls this function with
         more than one must do so under `if __name__ == "__main__"`.
+    stills: a picture beside each clip, as a fourth modality; everything else is the same with and without.
     The folder appears when it is complete. One with the same settings is left as it is, one with other settings is
     replaced. Raises UserError for a folder that holds anything else, and for counts that cannot be met.
     """
     settings = {
         "name": NAME, "version": VERSION, "seed": seed, "train": train, "validation": validation, "test": test
     }  # fmt: skip
+    settings |= {"stills": True} if stills else {}
     plan = scenes(train, validation, test, seed)
-    return make_folder(out, settings, lambda folder: _fill(folder, plan, seed, workers, progress))
+    return make_folder(out, settings, lambda folder: _fill(folder, plan, seed, workers, progress, stills))
 
 
-def _fill(folder: Path, plan: Sequence[Scene], seed: int, workers: int, progress: bool) -> None:
+def _fill(folder: Path, plan: Sequence[Scene], seed: int, workers: int, progress: bool, stills: bool) -> None:
     """Write everything but the sign."""
     captions = [_captions(scene, seed) for scene in plan]
     _write_msrvtt(folder / ANNOTATIONS, plan, captions)
@@ -85,9 +96,20 @@ def _fill(folder: Path, plan: Sequence[Scene], seed: int, workers: int, progress
     _write_csv(folder / "clips.csv", ["id", "split", *attributes], rows)
     (folder / "videos").mkdir()
     _write_clips(folder / "videos", plan, seed, workers, progress)
-    write_manifest(folder / MANIFEST, IMPORTERS["msrvtt"](folder, folder / "videos", protocol="full", source=NAME))
+    clips = IMPORTERS["msrvtt"](folder, folder / "videos", protocol="full", source=NAME)
+    write_manifest(folder / MANIFEST, _with_stills(clips, folder / "stills", plan, seed) if stills else clips)
     training = [text for scene, texts in zip(plan, captions, strict=True) if scene.split == "train" for text in texts]
     Tokenizer.train(training, max_tokens=64).save(folder / "tokenizer.json")
+
+
+def _with_stills(clips: Sequence[Clip], folder: Path, plan: Sequence[Scene], seed: int) -> list[Clip]:
+    """Write the stills of all scenes, and name them in the clips."""
+    folder.mkdir()
+    for scene in plan:
+        rest = replace(scene, motion=MOTIONS.index("still"))
+        frame = draw(rest, generator(seed, _STILL, scene.number))[0]
+        Image.fromarray(frame).save(folder / f"{scene.id}.png")
+    return [replace(clip, others={STILL: Reference(folder / f"{clip.id}.png")}) for clip in clips]
 
 
 def _captions(scene: Scene, seed: int) -> list[str]:
