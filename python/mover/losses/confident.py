@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from mover.config import MatchingConfig
 from mover.losses.embeddings import Present, anchor_first, check_embeddings
@@ -45,7 +46,8 @@ class ConfidentContrast(nn.Module):
         if clips.fewest() < 2:
             return clips.zero()
         found = match_groups(clips, self.matching, units_of(self.modalities, together))
-        groups = {name: clips.rows[m][found.members[:, m]] for m, name in enumerate(self.modalities)}
+        # torch.nn.functional.embedding sums the gradients of rows that repeat in a fixed order
+        groups = {name: embedding(found.members[:, m], clips.rows[m]) for m, name in enumerate(self.modalities)}
         kept = dict.fromkeys(self.modalities, found.kept)
         rows = len(found.kept) if clips.present is None else clips.present[0].sum()
         share = found.kept.to(found.share.dtype).sum() / rows
