@@ -73,7 +73,9 @@ class Variant(Section):
     against: tuple[str, ...] | None = Field(
         None, description="variants that it is compared with, seed by seed; default: the experiment's `against`"
     )
-    values: tuple[Any, ...] | None = Field(None, min_length=1, description="of the study, in place of all")
+    values: tuple[Any, ...] | None = Field(
+        None, min_length=1, description="of the study, in place of all; by their names, where they have names"
+    )
     shown: bool = Field(True, description="false: it is only there for others to start from")
 
 
@@ -82,8 +84,11 @@ class Study(Section):
 
     setting: str = Field(description="dotted name of the setting")
     label: str | None = Field(None, description="what it is called in tables and figures; default: its dotted name")
-    values: tuple[Any, ...] = Field(min_length=1, description="what it is set to, in the order of the tables")
+    values: tuple[Any, ...] | dict[int | float | str, Any] = Field(
+        min_length=1, description="what it is set to, in the order of the tables; or their names to these"
+    )
     log: bool = Field(False, description="whether the axis of the figure is logarithmic")
+    log_numbers: bool = Field(False, description="whether that of the numbers is, too")
 
 
 class Definition(Section):
@@ -109,7 +114,7 @@ class Definition(Section):
         min_length=1,
         description="of the tables: 'T2V', 'T2V R@5', 'EVALUATION:T2V', '*:T2V' for every evaluation; the row may be "
         "joint, the direction that compares one modality with all others, or pairs, the mean of those between two; or "
-        "a mapping of row, metric, evaluation, label",
+        "a mapping of row, metric, evaluation, label, where the row may be cost, what the run took",
     )
     against: tuple[str, ...] = Field((), description="variants that all others are compared with, seed by seed")
     notes: tuple[str, ...] = Field((), description="sentences that stand below the tables")
@@ -132,6 +137,11 @@ class Definition(Section):
         if self.study is None and any(variant.values for variant in self.variants.values()):
             raise ValueError("values: there is no study whose values these could be")
         if self.study is not None:
+            named = self.study.values if isinstance(self.study.values, dict) else None
+            for name, variant in self.variants.items():
+                unknown = [value for value in variant.values or () if named is not None and value not in named]
+                if unknown:
+                    raise ValueError(f"variants.{name}: {unknown[0]} is none of the study's values {list(named or ())}")
             both = [name for name, v in self.variants.items() if self.study.setting in v.settings]
             if both:
                 raise ValueError(f"variants.{both[0]}: {self.study.setting} is what the study varies; take it out")

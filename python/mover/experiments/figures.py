@@ -93,6 +93,8 @@ def _study(found: Mapping[str, Any], path: Path) -> None:
             ticks = sorted({float(cell["value"]) for cell in found["cells"].values()})
             panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
             panel.set_xticks([], minor=True)
+        if study["log_numbers"]:
+            panel.set_yscale("log")
         dress(panel, column)
         panel.set_xlabel(study["label"])
     panels[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))

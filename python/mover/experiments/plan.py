@@ -61,12 +61,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Cell:
-    """A row of the tables: a variant with one value of the study."""
+    """A row of the tables: a variant with one value of the study, which may go by a name (`value`)."""
 
     name: str
     variant: str
     value: Any
     label: str
+    setting: Any = None
 
 
 def cells_of(definition: Definition) -> list[Cell]:
@@ -78,9 +79,11 @@ def cells_of(definition: Definition) -> list[Cell]:
         if study is None:
             found.append(Cell(name, name, None, label))
             continue
+        named = study.values if isinstance(study.values, dict) else {}
         for value in variant.values or study.values:
             text = setting_text(value)
-            found.append(Cell(f"{name}-{text}", name, value, f"{label}, {study.label or study.setting} {text}"))
+            shown = f"{label}, {study.label or study.setting} {text}"
+            found.append(Cell(f"{name}-{text}", name, value, shown, named.get(value, value)))
     return found
 
 
@@ -135,6 +138,9 @@ def plan_runs(
                 raise UserError(f"{definition.name}, {cell.name}: {error}") from None
             run = Run(cell.name, cell.variant, cell.value, seed, resolved, definition.evaluations, starts)
             runs[cell.variant, cell.value, seed] = run
+    folders = {run.config.data.manifest.parent for run in runs.values()}
+    if MANIFEST in given and Path(str(given[MANIFEST])).parent not in folders:
+        raise UserError(f"{MANIFEST}: {definition.name} has manifests of its own; write an experiment of your own.")
     return list(runs.values())
 
 
@@ -142,7 +148,7 @@ def _settings(definition: Definition, cell: Cell, given: Mapping[str, Any], star
     own = {name: value for name, value in given.items() if name == MANIFEST}  # an experiment may set another
     settings = {**own, **definition.settings, **definition.variants[cell.variant].settings}
     if definition.study is not None:
-        settings[definition.study.setting] = cell.value
+        settings[definition.study.setting] = cell.setting
     if starts:
         settings["train.start_from"] = [start.config.folder for start in starts]
     return {**settings, **{name: value for name, value in given.items() if name != MANIFEST}}

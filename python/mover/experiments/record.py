@@ -21,6 +21,8 @@ from mover.train.checkpoint import find_checkpoint, load_checkpoint_config
 
 State = Literal["done", "new", "unfinished", "other settings"]
 
+COST = "cost"
+"""The row of what a run took: "ms a step", the median, "ms a step, mean", and "peak MiB" of its process."""
 _INDIFFERENT = (
     "name", "output", "data.cache", "data.cache_folder", "data.workers", "train.checkpoint_every", "train.log_every",
     "train.device", "train.diagnose_every", "train.threads",
@@ -55,8 +57,12 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
 def number_of(record: Mapping[str, Any], column: Column) -> float | None:
     """The number of a column in the record of a run; None where it has none.
 
-    The row "joint" is the direction that stands for all, "pairs" the mean of those between two single modalities.
+    The row "joint" is the direction that stands for all, "pairs" the mean of those between two single modalities, and
+    "cost" what the run took.
     """
+    if column.row == COST:
+        cost: float | None = record["cost"].get(column.metric)
+        return cost
     rows = record["metrics"].get(column.evaluation, {})
     if column.row == "pairs":
         numbers = [row.get(column.metric) for name, row in rows.items() if " " not in name and "gain" not in row]

@@ -55,7 +55,8 @@ def gather(definition: Definition, runs: Sequence[Run], config: str, overrides: 
         "overrides": {name: setting_text(value) for name, value in overrides.items()},
         "columns": [column.label for column in columns],
         "study": None if study is None else {
-            "setting": study.setting, "label": study.label or study.setting, "log": study.log
+            "setting": study.setting, "label": study.label or study.setting, "log": study.log,
+            "log_numbers": study.log_numbers,
         },
         "cells": {cell.name: _told(cell, definition, records) for cell in cells},
         "means": {

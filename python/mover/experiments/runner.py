@@ -173,7 +173,7 @@ def _numbers(run: Run, definition: Definition) -> str:
     found = []
     for column in definition.measured:
         value = number_of(record, column)
-        found.append(f"{column.label} {'–' if value is None else f'{value:.1f}'}")
+        found += [] if value is None else [f"{column.label} {value:.1f}"]
     return "  ".join(found)
 
 

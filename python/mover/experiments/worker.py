@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 BUSY = 75
@@ -83,7 +83,6 @@ def _run(job: dict[str, Any]) -> int:
     folder = RunFolder(config.folder)
     metrics = {name: _evaluated(folder, name, asked, config.train.device) for name, asked in job["asked"].items()}
     log = read_log(folder.log)
-    rates = [line["samples_per_second"] for line in log if line["kind"] == "train" and line["samples_per_second"]]
     write_record(
         record,
         {
@@ -93,10 +92,7 @@ def _run(job: dict[str, Any]) -> int:
             "best": outcome.best,
             "validation": [[line["step"], line["R@1"]] for line in log if line["kind"] == "validation"],
             "matches": match_history(folder, log),
-            "cost": {
-                "ms a step": round(1000 * config.train.batch_size / median(rates), 2) if rates else None,
-                "peak MiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-            },
+            "cost": _cost(config, log),
             "seconds": round(time.perf_counter() - began, 1),
             "resumed": job["resume"],
             "built_from": built_from(),
@@ -104,6 +100,17 @@ def _run(job: dict[str, Any]) -> int:
         },
     )
     return 0
+
+
+def _cost(config: Any, log: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Time of a step, without the first ones logged, and resident memory at its highest."""
+    rates = [line["samples_per_second"] for line in log if line["kind"] == "train" and line["samples_per_second"]]
+    times = [1000 * config.train.batch_size / rate for rate in rates[1:]]
+    return {
+        "ms a step": round(median(times), 2) if times else None,
+        "ms a step, mean": round(fmean(times), 2) if times else None,
+        "peak MiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
 
 
 def _evaluated(folder: Any, name: str, asked: dict[str, Any], device: str) -> dict[str, Any]:

@@ -79,6 +79,18 @@ def test_an_experiment_goes_with_the_manifest_of_another_configuration(define: D
     assert not needed(own, plan_runs(own, only=["volume"], overrides={"data.manifest": "mine/m.jsonl"}))
 
 
+def test_values_of_a_study_may_have_names(define: Define) -> None:
+    text = EXPERIMENT + "study: {setting: data.manifest, values: {10: data/a.jsonl, 20: data/b.jsonl}}\n"
+    runs = plan_runs(define(text.replace("plain: {}", "plain: {values: [20]}")), seeds=1)
+    assert [(run.cell, run.value, str(run.config.data.manifest)) for run in runs] == [
+        ("plain-20", 20, "data/b.jsonl"), ("volume-10", 10, "data/a.jsonl"), ("volume-20", 20, "data/b.jsonl")
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"variants.plain: 30 is none of the study's values \[10, 20\]"):
+        define(text.replace("plain: {}", "plain: {values: [30]}"))
+    with pytest.raises(UserError, match="data.manifest: trial has manifests of its own"):
+        plan_runs(define(text), overrides={"data.manifest": "other/m.jsonl"})
+
+
 def test_columns(define: Define) -> None:
     text = EXPERIMENT.replace("[one2two, one2two+three R@5]", "[T2VA span, T2V R@10, 'b:T2V +dsl MdR', '*:joint']")
     text += "evaluations: {a: {}, b: {split: val}}\n"

@@ -75,10 +75,12 @@ def test_summary_and_pairs() -> None:
 
 
 def test_joint_and_pairs_are_found_whatever_the_modalities_are_called() -> None:
-    record = {"metrics": {"test": rows(50.0)}}
+    record: dict[str, Any] = {"metrics": {"test": rows(50.0)}}
     assert number_of(record, Column("test", "joint", "R@1", "")) == 70.0
     assert number_of(record, Column("test", "pairs", "R@1", "")) == 45.0
     assert number_of(record, Column("test", "one2two+three span", "R@5", "")) == 66.0
+    record["cost"] = {"ms a step": 2.5}
+    assert number_of(record, Column("test", "cost", "ms a step", "")) == 2.5
     assert number_of(record, Column("test", "one2four", "R@1", "")) is None
     assert number_of(record, Column("away", "pairs", "R@1", "")) is None
 
@@ -100,7 +102,9 @@ def test_what_is_not_complete_or_has_other_settings_is_not_counted(define: Defin
 
 
 def test_a_study_compares_equal_values_and_has_a_figure(define: Define, tmp_path: Path) -> None:
-    text = EXPERIMENT + "study: {setting: train.batch_size, label: batch, values: [4, 8], log: true}\n"
+    text = (
+        EXPERIMENT + "study: {setting: train.batch_size, label: batch, values: [4, 8], log: true, log_numbers: true}\n"
+    )
     text = text.replace("{label: with volume,", "{label: with volume, values: [8],")
     definition = define(text)
     runs = plan_runs(definition, seeds=1)
