@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("pydantic", reason="the objectives read their settings with pydantic, which is not installed")
 
 from cases.operators import unit_rows
-from mover.config import ObjectiveConfig, TransportConfig
+from mover.config import GateConfig, MatchingConfig, ObjectiveConfig, TransportConfig
 from mover.losses import build_objective
 
 pytestmark = pytest.mark.gpu
@@ -156,3 +156,34 @@ def test_plans_of_the_objective(device):
     assert set(found) == set(expected)
     for name, plan in found.items():
         torch.testing.assert_close(plan.cpu(), expected[name], rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("together", [(), ("video", "audio")])
+@pytest.mark.parametrize("by", ["transport", "softmax"])
+def test_terms_of_matches(by, together, device):
+    """Rows in unknown order, some of them missing; the pool is filled, matched and contrasted in two steps."""
+    config = ObjectiveConfig(
+        preset="mover-sets",
+        plan_targets=0.5,
+        pool=0.7,
+        matching=MatchingConfig(by=by, epsilon=0.2, refresh=1, start=0),
+        gate=GateConfig(by=by, start=0),
+    )
+    results = []
+    for place in (torch.device("cpu"), device):
+        z = embeddings(place)
+        rows = torch.arange(33, device=place)
+        objective = build_objective(config, NAMES, (33, 24)).double().to(place)
+        about = {
+            "present": {"video": rows % 7 != 6, "audio": rows % 8 != 5},
+            "owner": dict.fromkeys(NAMES, rows),
+            "aligned": 9,
+            "together": together,
+        }
+        objective(z, step=0, **about)
+        terms = objective(z, step=1, **about)
+        gradients = torch.autograd.grad(terms["total"], list(z.values()))
+        results.append([term.detach().cpu() for term in terms.values()] + [gradient.cpu() for gradient in gradients])
+        assert float(terms["pool"].detach()) > 0 and float(terms["confident"].detach()) > 0
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
