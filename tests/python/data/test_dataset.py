@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 
 from mover.config import DataConfig
 from mover.data import Clip, ClipDataset, Tokenizer, make_loader
-from mover.data.media import MediaError
+from mover.data.media import MediaError, pcm_to_float
 from mover.errors import UserError
 
 ALL = ("text", "video", "audio")
@@ -185,3 +186,41 @@ def test_a_loader_without_end(clips: list[Clip]) -> None:
     assert same(next(iter(endless)), expected)
     with pytest.raises(TypeError):
         len(endless)
+
+
+def test_a_batch_of_rows_in_unknown_order(clips: list[Clip]) -> None:
+    """Each row is of the clip that `owner` says, in each modality; the draws are those of whole clips."""
+    dataset = build(clips, training=True, aligned_fraction=0.5, aligned_rows=2)
+    loader = make_loader(dataset, 6, steps=8)
+    for step, batch in enumerate(loader):
+        assert batch["aligned"] == 2 and batch["together"] == ()
+        owner = {m: places.tolist() for m, places in batch["owner"].items()}
+        assert owner["text"][:2] == owner["video"][:2] == owner["audio"][:2]
+        assert sorted(owner["text"][2:]) == sorted(owner["video"][2:]) == sorted(owner["audio"][2:])
+        epochs = dict(zip(owner["video"], loader.batches.rows(step).epochs.tolist(), strict=True))
+        for i in range(6):
+            sample = dataset.sample(owner["video"][i], epochs[owner["video"][i]])
+            assert np.array_equal(batch["video"]["pixels"][i].numpy(), sample.values["video"])
+            sample = dataset.sample(owner["audio"][i], epochs[owner["audio"][i]])
+            wave = pcm_to_float(sample.values["audio"][0])
+            assert np.array_equal(batch["audio"]["waveform"][i].numpy(), wave)
+
+
+def test_a_clip_that_cannot_be_decoded_is_replaced_by_one_of_its_kind(clips: list[Clip], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"not a video")
+    dataset = build(clips, training=True, aligned_fraction=0.5, aligned_rows=2)
+    batches = make_loader(dataset, 6, steps=1).batches
+    for lost, kind in ((batches.aligned, "aligned"), (batches.others, "others")):
+        bad = [replace(clip, video=broken) if i == lost[0] else clip for i, clip in enumerate(dataset.clips)]
+        found = build(bad, training=True, aligned_fraction=0.5, aligned_rows=2)
+        loader = make_loader(found, 6, steps=12)
+        seen = []
+        for batch in loader:
+            owner = {m: places.tolist() for m, places in batch["owner"].items()}
+            assert sorted(owner["text"]) == sorted(owner["video"]) and len(set(owner["text"])) == 6
+            assert owner["text"][:2] == owner["audio"][:2]
+            assert set(owner["video"][:2]) <= set(batches.aligned.tolist())
+            assert set(owner["video"][2:]) <= set(batches.others.tolist())
+            seen += owner["text"]
+        assert lost[0] not in seen, kind

@@ -34,6 +34,11 @@ from mover.train.optimizer import schedule
 from mover.train.run_folder import RunFolder
 from mover.train.trainer import train
 
+SETS = {
+    "objective.preset": "mover-sets", "objective.pool": 1.0, "objective.plan_targets": 1.0,
+    "objective.matching.start": 0.0, "objective.matching.refresh": 1, "objective.matching.threshold": 0.0,
+    "data.aligned_fraction": 0.5, "data.aligned_rows": 2, "train.diagnose_every": 1,
+}  # fmt: skip
 DIRECTIONS = ["T2V", "V2T", "T2A", "A2T", "V2A", "A2V", "T2VA", "VA2T"]
 
 
@@ -95,8 +100,8 @@ def test_a_run_leaves_everything_in_its_folder(config: Config) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"objective.groups": "sample", "objective.mover_start": 0.0, "objective.mover_warmup": 0.0}],
-    ids=["default", "sampled groups"],
+    [{}, {"objective.groups": "sample", "objective.mover_start": 0.0, "objective.mover_warmup": 0.0}, SETS],
+    ids=["default", "sampled groups", "sets and a pool"],
 )
 def test_resumed_losses_are_those_of_the_uninterrupted_run(
     config: Config, settings: dict[str, Any], options: dict[str, Any]
@@ -332,9 +337,9 @@ def test_training_on_clips_that_lack_modalities(
                     torch.testing.assert_close(rows[i], expected, atol=1e-5, rtol=0)
         return z
 
-    def passed_on(self: Objective, z: Any, progress: float, present: Any, *, aligned: int) -> Any:
-        assert present is batches[-1]["present"] and aligned == 12
-        return objective(self, z, progress, present, aligned=aligned)
+    def passed_on(self: Objective, z: Any, progress: float, **about: Any) -> Any:
+        assert about["present"] is batches[-1]["present"] and about["aligned"] == 12
+        return objective(self, z, progress, **about)
 
     monkeypatch.setattr(MoverModel, "forward", checked)
     monkeypatch.setattr(Objective, "forward", passed_on)
