@@ -113,7 +113,7 @@ def _conclude(definition: Definition, runs: list[Run], options: argparse.Namespa
     from mover.experiments.docs import write_docs
     from mover.experiments.figures import draw_figures
     from mover.experiments.results import gather
-    from mover.experiments.tables import difference_table, markdown, mean_table
+    from mover.experiments.tables import markdown, tables
 
     found = gather(definition, runs, options.config or definition.config, settings)
     folder = runs[0].config.output.parent
@@ -124,7 +124,7 @@ def _conclude(definition: Definition, runs: list[Run], options: argparse.Namespa
     }.items():
         with durable_file(folder / name) as file:
             file.write(text.encode("utf-8"))
-    print("\n\n".join(part for part in (mean_table(found), difference_table(found)) if part))
+    print("\n\n".join(tables(found)))
     if found["absent"]:
         print(f"not complete: {len(found['absent'])} of {len(runs)} runs")
     print(f"written to {folder}: results.json, results.md{''.join(f', {name}' for name in drawn)}")

@@ -34,6 +34,7 @@ def _listed(value: Any) -> Any:
 
 
 Names = Annotated[tuple[Name, ...], BeforeValidator(_listed)]
+Given = str | dict[str, str]
 Command = Annotated[str, AfterValidator(_mover_command)]
 
 
@@ -110,11 +111,12 @@ class Definition(Section):
     study: Study | None = None
     variants: dict[Name, Variant] = Field(min_length=1)
     evaluations: dict[Name, Evaluation] = Field({"test": Evaluation()}, min_length=1)
-    columns: tuple[str | dict[str, str], ...] = Field(
+    columns: tuple[Given, ...] | dict[str, tuple[Given, ...]] = Field(
         min_length=1,
         description="of the tables: 'T2V', 'T2V R@5', 'EVALUATION:T2V', '*:T2V' for every evaluation; the row may be "
         "joint, the direction that compares one modality with all others, or pairs, the mean of those between two; or "
-        "a mapping of row, metric, evaluation, label, where the row may be cost, what the run took",
+        "a mapping of row, metric, evaluation, label, where the row may be cost, what the run took, and the metric a "
+        "path, zero_shot/seen/R@1. Several tables: a mapping of their titles to their columns",
     )
     against: tuple[str, ...] = Field((), description="variants that all others are compared with, seed by seed")
     notes: tuple[str, ...] = Field((), description="sentences that stand below the tables")
@@ -163,15 +165,25 @@ class Definition(Section):
         tree = self.model_dump()
         filled = {key: fill(tree[key]) for key in ("prepare", "settings", "variants")}
         evaluations = {
-            name: {**given, "manifest": fill(str(given["manifest"])) if given["manifest"] else None}
+            name: {
+                **given,
+                "manifest": given["manifest"] and fill(str(given["manifest"])),
+                "command": fill(given["command"]),
+            }
             for name, given in tree["evaluations"].items()
         }
         return Definition.model_validate({**tree, **filled, "evaluations": evaluations})
 
     @property
     def measured(self) -> list[Column]:
-        """The columns of the tables."""
-        return [column for given in self.columns for column in self._columns(given)]
+        """The columns of all tables."""
+        return [column for columns in self.tables.values() for column in columns]
+
+    @property
+    def tables(self) -> dict[str, list[Column]]:
+        """The columns of each table by its title, which is empty where there is one table."""
+        tables = self.columns if isinstance(self.columns, dict) else {"": self.columns}
+        return {title: [column for one in given for column in self._columns(one)] for title, given in tables.items()}
 
     @property
     def shown(self) -> list[str]:
@@ -193,7 +205,7 @@ class Definition(Section):
         own = self.variants[name].against
         return tuple(other for other in (self.against if own is None else own) if other != name)
 
-    def _columns(self, given: str | dict[str, str]) -> list[Column]:
+    def _columns(self, given: Given) -> list[Column]:
         first = next(iter(self.evaluations))
         if isinstance(given, dict):
             unknown = set(given) - {"row", "metric", "evaluation", "label"}

@@ -22,7 +22,7 @@ from mover.train.checkpoint import find_checkpoint, load_checkpoint_config
 State = Literal["done", "new", "unfinished", "other settings"]
 
 COST = "cost"
-"""The row of what a run took: "ms a step", the median, "ms a step, mean", and "peak MiB" of its process."""
+"""The row of what a run took: "ms a step", the median, "ms a step, mean", and "MiB" of the loop."""
 _INDIFFERENT = (
     "name", "output", "data.cache", "data.cache_folder", "data.workers", "train.checkpoint_every", "train.log_every",
     "train.device", "train.diagnose_every", "train.threads",
@@ -65,11 +65,17 @@ def number_of(record: Mapping[str, Any], column: Column) -> float | None:
         return cost
     rows = record["metrics"].get(column.evaluation, {})
     if column.row == "pairs":
-        numbers = [row.get(column.metric) for name, row in rows.items() if " " not in name and "gain" not in row]
-        return fmean(numbers) if numbers and None not in numbers else None
+        numbers = [_at(row, column.metric) for name, row in rows.items() if " " not in name and "gain" not in row]
+        return fmean(x for x in numbers if x is not None) if numbers and None not in numbers else None
     name = headline(list(rows)) if column.row == "joint" and rows else column.row
-    value = rows.get(name, {}).get(column.metric)
-    return None if value is None else float(value)
+    return _at(rows.get(name), column.metric)
+
+
+def _at(row: Any, path: str) -> float | None:
+    """The number at a path through mappings, zero_shot/seen/R@1; None where there is none."""
+    for name in path.split("/"):
+        row = row.get(name) if isinstance(row, Mapping) else None
+    return None if row is None else float(row)
 
 
 def asked(run: Run) -> dict[str, Any]:

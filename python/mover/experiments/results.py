@@ -54,6 +54,7 @@ def gather(definition: Definition, runs: Sequence[Run], config: str, overrides: 
         "config": config,
         "overrides": {name: setting_text(value) for name, value in overrides.items()},
         "columns": [column.label for column in columns],
+        "tables": {title: [column.label for column in own] for title, own in definition.tables.items()},
         "study": None if study is None else {
             "setting": study.setting, "label": study.label or study.setting, "log": study.log,
             "log_numbers": study.log_numbers,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mover.configs import setting_text
@@ -17,24 +17,32 @@ def markdown(found: Mapping[str, Any], figures: Mapping[str, str] | None = None)
         found: as `mover.experiments.results.gather` gives it.
         figures: path, as the page is to link to it, to what the figure shows.
     """
-    parts = [mean_table(found), difference_table(found), notes(found)]
+    parts = [*tables(found), notes(found)]
     parts += [f"![{text}]({path})" for path, text in (figures or {}).items()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def mean_table(found: Mapping[str, Any]) -> str:
+def tables(found: Mapping[str, Any]) -> list[str]:
+    """Each table with its title, and that of the differences after it."""
+    parts = []
+    for title, columns in found["tables"].items():
+        parts += [f"**{title}**" if title else "", mean_table(found, columns), difference_table(found, columns)]
+    return [part for part in parts if part]
+
+
+def mean_table(found: Mapping[str, Any], columns: Sequence[str]) -> str:
     """A row for each cell, a column for each number: mean ± standard deviation over the seeds."""
-    head = ["", *found["columns"], "seeds"]
+    head = ["", *columns, "seeds"]
     rows = []
     for name, cell in found["cells"].items():
         entries = found["means"][name]
-        counts = sorted({entries[column]["n"] for column in found["columns"]})
+        counts = sorted({entries[column]["n"] for column in columns})
         seeds = "–".join(str(count) for count in counts[:: max(1, len(counts) - 1)])
-        rows.append([cell["label"], *(_spread(entries[column]) for column in found["columns"]), seeds])
+        rows.append([cell["label"], *(_spread(entries[column]) for column in columns), seeds])
     return _table(head, rows)
 
 
-def difference_table(found: Mapping[str, Any]) -> str:
+def difference_table(found: Mapping[str, Any], columns: Sequence[str]) -> str:
     """Each cell less those it is compared with, seed by seed; empty where nothing is compared."""
     rows = []
     for name, others in found["differences"].items():
@@ -42,8 +50,8 @@ def difference_table(found: Mapping[str, Any]) -> str:
             cell, study = found["cells"][name], found["study"]
             label = f"{cell['variant_label']} − {found['cells'][other]['variant_label']}"
             label += "" if study is None else f", {study['label']} {setting_text(cell['value'])}"
-            rows.append([label, *(_spread(entries[column], signed=True) for column in found["columns"])])
-    return _table(["difference of equal seeds", *found["columns"]], rows) if rows else ""
+            rows.append([label, *(_spread(entries[column], signed=True) for column in columns)])
+    return _table(["difference of equal seeds", *columns], rows) if rows else ""
 
 
 def notes(found: Mapping[str, Any]) -> str:

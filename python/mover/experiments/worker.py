@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 import platform
-import resource
 import shlex
 import signal
 import subprocess
@@ -81,7 +80,10 @@ def _run(job: dict[str, Any]) -> int:
     if outcome.signum is not None:
         return 128 + outcome.signum
     folder = RunFolder(config.folder)
-    metrics = {name: _evaluated(folder, name, asked, config.train.device) for name, asked in job["asked"].items()}
+    threads = torch.get_num_threads()
+    metrics = {
+        name: _evaluated(folder, name, asked, config.train.device, threads) for name, asked in job["asked"].items()
+    }
     log = read_log(folder.log)
     write_record(
         record,
@@ -96,30 +98,32 @@ def _run(job: dict[str, Any]) -> int:
             "seconds": round(time.perf_counter() - began, 1),
             "resumed": job["resume"],
             "built_from": built_from(),
-            "hardware": _hardware(pick_device(config.train.device), torch.get_num_threads()),
+            "hardware": _hardware(pick_device(config.train.device), threads),
         },
     )
     return 0
 
 
 def _cost(config: Any, log: list[dict[str, Any]]) -> dict[str, float | None]:
-    """Time of a step, without the first ones logged, and resident memory at its highest."""
+    """Time of a step, without the first ones logged; the memory of the loop at its highest, above that before it."""
     rates = [line["samples_per_second"] for line in log if line["kind"] == "train" and line["samples_per_second"]]
+    peaks = [line["peak_mib"] for line in log if line["kind"] in ("run", "train") and "peak_mib" in line]
     times = [1000 * config.train.batch_size / rate for rate in rates[1:]]
     return {
         "ms a step": round(median(times), 2) if times else None,
         "ms a step, mean": round(fmean(times), 2) if times else None,
-        "peak MiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "MiB": round(max(peaks) - peaks[0], 1) if len(peaks) > 1 else None,
     }
 
 
-def _evaluated(folder: Any, name: str, asked: dict[str, Any], device: str) -> dict[str, Any]:
+def _evaluated(folder: Any, name: str, asked: dict[str, Any], device: str, threads: int) -> dict[str, Any]:
     """Row to metric to number."""
     out = folder.path / f"metrics-{name}.json"
     if asked["command"] is not None:
-        places = {"run": str(folder.path), "json": str(out)}
-        words = [word.format(**places) for word in shlex.split(asked["command"])[1:]]
-        done = subprocess.run([sys.executable, "-m", "mover", *words])
+        places = {"{run}": str(folder.path), "{json}": str(out)}
+        words = [places.get(word, word) for word in shlex.split(asked["command"])[1:]]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        done = subprocess.run([sys.executable, "-m", "mover", *words], env=environment)
         if done.returncode:
             from mover.errors import UserError
 

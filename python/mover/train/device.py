@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -43,6 +45,14 @@ def operators_run_on(device: torch.device) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def peak_memory(device: torch.device) -> float:
+    """MiB at the highest so far: of what torch allocated on a GPU, else of what the process had in memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB; on macOS bytes
+    return most / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -41,7 +41,7 @@ from mover.train.checkpoint import (
 )
 from mover.train.checks import check_run
 from mover.train.collapse import CollapseWatch
-from mover.train.device import autocast, to_device
+from mover.train.device import autocast, peak_memory, to_device
 from mover.train.diagnostics import diagnose, gradient_norms, is_due
 from mover.train.frozen import serve_frozen_towers
 from mover.train.interrupt import StopRequest
@@ -128,7 +128,7 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
         Display(console, steps, start, config.train.log_every) as display,
     ):
         if start < steps:
-            log.write("run", start, **built_from(), **facts)
+            log.write("run", start, **built_from(), **facts, peak_mib=round(peak_memory(device), 1))
         watch.replay(read_log(folder.log))
         for batch in loader:
             factor = schedule(done, steps, config.optimizer)
@@ -144,7 +144,7 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
                 log.write(
                     "train", done, loss=terms["total"], terms=terms, lr=learning_rates(optimizer),
                     temperatures=_temperatures(objective), grad_norm=norm,
-                    samples_per_second=round(batch_size * spent.rate(), 2),
+                    samples_per_second=round(batch_size * spent.rate(), 2), peak_mib=round(peak_memory(device), 1),
                     rows={m: used[m] - logged[m] for m in config.modalities},
                 )  # fmt: skip
                 logged.update(used - logged)

@@ -54,11 +54,11 @@ def found(define: Define) -> dict[str, Any]:
 
 
 def test_tables_by_hand(found: dict[str, Any]) -> None:
-    lines = mean_table(found).splitlines()
+    lines = mean_table(found, found["columns"]).splitlines()
     assert lines[0] == "|  | one2two R@1 | one2two+three R@5 | seeds |"
     assert lines[2] == "| plain | 61.5 ± 2.1 | 91.5 ± 2.1 | 2 |"  # (60, 63): deviation 3 / √2
     assert lines[3] == "| with volume | 64.5 ± 0.7 | 94.5 ± 0.7 | 2 |"
-    assert difference_table(found).splitlines()[2:] == [
+    assert difference_table(found, found["columns"]).splitlines()[2:] == [
         "| with volume − plain | +3.0 ± 1.4 (2 of 2) | +3.0 ± 1.4 (2 of 2) |"  # +4, +2
     ]
     page = markdown(found, {"bars.png": "bars"})
@@ -94,11 +94,11 @@ def test_what_is_not_complete_or_has_other_settings_is_not_counted(define: Defin
     found = gather(definition, runs, "tiny", {})
     assert found["absent"] == ["plain seed 1", "volume seed 1"]
     assert found["means"]["plain"]["one2two R@1"]["values"] == {"0": 50.0}
-    assert "| plain | 50.0 | 80.0 | 1 |" in mean_table(found)
-    assert "| with volume − plain | +20.0 (1 of 1) | +20.0 (1 of 1) |" in difference_table(found)
+    assert "| plain | 50.0 | 80.0 | 1 |" in mean_table(found, found["columns"])
+    assert "| with volume − plain | +20.0 (1 of 1) | +20.0 (1 of 1) |" in difference_table(found, found["columns"])
     assert "Not complete, and not in the tables: plain seed 1, volume seed 1." in markdown(found)
     empty = gather(definition, plan_runs(definition, overrides={"output": "nowhere"}), "tiny", {})
-    assert "| plain | – | – | 0 |" in mean_table(empty) and draw_figures(empty, Path("nowhere")) == {}
+    assert "| plain | – | – | 0 |" in mean_table(empty, empty["columns"]) and draw_figures(empty, Path("nowhere")) == {}
 
 
 def test_a_study_compares_equal_values_and_has_a_figure(define: Define, tmp_path: Path) -> None:
