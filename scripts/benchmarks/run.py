@@ -20,6 +20,7 @@ BENCHMARKS = (
     "ranking",
     "evaluation",
     "memory",
+    "pool",
     "threads",
     "manifests",
     "media",

@@ -144,6 +144,9 @@ def _batch(clips: int, frames: int, seconds: float, tokens: int) -> dict:
         "video": {"pixels": torch.randint(0, 256, (clips, frames, 3, 224, 224), dtype=torch.uint8)},
         "audio": {"waveform": 0.1 * torch.randn(clips, samples), "length": torch.full((clips,), samples)},
         "present": {name: torch.ones(clips, dtype=torch.bool) for name in TOKENS},
+        "owner": dict.fromkeys(TOKENS, torch.arange(clips)),
+        "aligned": clips,
+        "together": (),
     }
 
 

@@ -23,6 +23,7 @@ import media  # noqa: E402
 import memory  # noqa: E402
 import newton  # noqa: E402
 import peers  # noqa: E402
+import pool  # noqa: E402
 import problems  # noqa: E402
 import ranking  # noqa: E402
 import run  # noqa: E402
@@ -48,6 +49,7 @@ def _tiny(monkeypatch):
     for module, sizes in ((transport, (12,)), (gradients, (12,)), (contrast, (12,)), (triples, (12,)), (memory, (12,))):
         monkeypatch.setattr(module, "QUICK", sizes)
     monkeypatch.setattr(ranking, "QUICK", (70,))
+    monkeypatch.setattr(pool, "QUICK", (20,))
     monkeypatch.setattr(evaluation, "QUICK", (70,))
     monkeypatch.setattr(evaluation, "QUICK_FILE", 20)
     monkeypatch.setattr(evaluation, "RUNS", 1)

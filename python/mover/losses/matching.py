@@ -13,6 +13,8 @@ from mover.config import MatchingConfig, TransportConfig
 from mover.losses.embeddings import Clips
 from mover.losses.transport import Pairs, pair_costs, settings, transport_pairs
 
+AT_ONCE = 4096
+"""More rows than these are matched with one unit after the other, for the memory of one plan."""
 Side = Literal["rows", "columns", "both"]
 Units = Sequence[Sequence[int]]
 """Positions of modalities whose rows are together, one unit after the other; the first unit has the anchor, 0."""
@@ -45,18 +47,23 @@ def match_groups(clips: Clips, config: MatchingConfig, units: Units) -> Matching
 
     Every modality has to have a row. Rows that are not there are in no group that is kept.
     """
-    n = clips.rows[0].shape[0]
-    shares = matched_shares(clips, config, units)  # (units-1, n, n)
-    found, best = shares.max(dim=-1)  # (units-1, n)
-    anchors = torch.arange(n, device=best.device)
-    kept = (found >= config.threshold) & (found > 0)
-    if config.mutual:
-        back = shares.argmax(dim=-2)  # (units-1, n), the best row of the anchor for each row of the others
-        kept &= back.gather(1, best) == anchors
-    members = torch.empty(n, len(clips.rows), dtype=torch.int64, device=best.device)
+    first, *others = units
+    anchors = torch.arange(clips.rows[0].shape[0], device=clips.rows[0].device)
+    at_once = len(others) if len(anchors) <= AT_ONCE else 1
+    best, least, kept = [], [], []
+    for start in range(0, len(others), at_once):
+        shares = matched_shares(clips, config, [first, *others[start : start + at_once]])  # (units, n, n)
+        found, matches = shares.max(dim=-1)
+        enough = (found >= config.threshold) & (found > 0)
+        if config.mutual:  # the match has no better row of the anchor
+            enough &= shares.argmax(dim=-2).gather(1, matches) == anchors
+        best += [*matches]
+        least.append(found)
+        kept.append(enough)
+    members = torch.empty(len(anchors), len(clips.rows), dtype=torch.int64, device=anchors.device)
     for unit, rows in zip(units, [anchors, *best], strict=True):
         members[:, list(unit)] = rows.unsqueeze(1)
-    return Matching(members, found.amin(dim=0), kept.all(dim=0))
+    return Matching(members, torch.cat(least).amin(dim=0), torch.cat(kept).all(dim=0))
 
 
 def matched_shares(clips: Clips, config: MatchingConfig, units: Units, side: Side = "both") -> Tensor:
@@ -133,9 +140,8 @@ def both_there(clips: Clips, units: Units) -> Tensor | None:
 
 def _over_mass(plans: Tensor, there: tuple[Tensor, Tensor] | None, side: Side) -> Tensor:
     """Masses are uniform over the rows that are there: the plan times their number."""
-    if there is None:
-        return plans * plans.shape[-1]
-    return plans * there[side == "columns"].sum(-1)[:, None, None]
+    with torch.no_grad():  # in place, for a large plan takes as much memory as all else
+        return plans.mul_(plans.shape[-1] if there is None else there[side == "columns"].sum(-1)[:, None, None])
 
 
 def _smaller(shares: list[Tensor]) -> Tensor:

@@ -12,6 +12,11 @@ from mover.errors import UserError
 from mover.losses.embeddings import Clips, Present, anchor_first, check_embeddings
 from mover.losses.matching import match_groups, units_of
 
+MEMORY_BOUND = 1 << 33
+"""Bytes that a plan may take; more is refused before anything is allocated."""
+BYTES_PER_PAIR = 13
+"""Of two rows of a large pool; 12.4 were measured."""
+
 
 class PoolContrast(nn.Module):
     """(1/k) sum over modalities m of share · sum of weight · contrast, of the rows of m and what the pool has for them.
@@ -123,11 +128,11 @@ class PoolContrast(nn.Module):
         return share * sum(terms[1:], start=terms[0])
 
 
-def check_pool(clips: int, epsilon_pairs: int, bound: int = 1 << 33) -> None:
-    """Raises UserError where the plans of a pool of so many clips take more than `bound` bytes."""
-    size = 3 * 4 * epsilon_pairs * clips * clips
-    if size > bound:
+def check_pool(clips: int) -> None:
+    """Raises UserError where the plan of a pool of so many clips takes more than `MEMORY_BOUND` bytes."""
+    size = BYTES_PER_PAIR * clips * clips
+    if size > MEMORY_BOUND:
         raise UserError(
             f"objective.pool matches {clips:,} clips in one plan, about {size / 2**30:.0f} GiB, more than the "
-            f"{bound / 2**30:g} GiB that it may take. Train on fewer clips, or set objective.pool to 0."
+            f"{MEMORY_BOUND / 2**30:g} GiB that it may take. Train on fewer clips, or set objective.pool to 0."
         )

@@ -10,7 +10,7 @@ from mover import reference
 from mover.config import Config, MatchingConfig, ObjectiveConfig
 from mover.configs import load_config
 from mover.errors import UserError
-from mover.losses import build_objective
+from mover.losses import build_objective, matching
 from mover.losses.confident import ConfidentContrast
 from mover.losses.embeddings import check_embeddings
 from mover.losses.matching import match_groups, matched_shares, unit_costs, units_of
@@ -312,3 +312,12 @@ def test_the_plans_of_an_objective_with_matches_are_those_it_matches_by(by):
     nothing = torch.zeros(6, dtype=torch.bool)
     assert list(objective.plans(z, {"text": nothing})) == ["audio-video"]
     assert list(objective.plans(z, {"audio": nothing})) == ["text-video"]  # without the anchor, those of pairs
+
+
+def test_many_rows_are_matched_one_unit_after_the_other(monkeypatch):
+    z = {name: rows.detach() for name, rows in shuffled(noise=1.5).items()}
+    clips, config = check_embeddings(z, NAMES), MatchingConfig(epsilon=0.2, threshold=0.4)
+    together = match_groups(clips, config, ALONE)
+    monkeypatch.setattr(matching, "AT_ONCE", 5)
+    for one, other in zip(match_groups(clips, config, ALONE), together, strict=True):
+        assert torch.equal(one, other)
