@@ -152,8 +152,8 @@ def _table(found: Mapping[str, Any], title: str) -> Table:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("classified by", overflow="fold")
-    for column in ("probe", "95 %", "F1", "C", "text", "95 %", "F1", "majority", "N"):
+    table.add_column("classified by", overflow="fold", min_width=20)
+    for column in ("probe", "95 %", "F1", "C", "text", "95 %", "F1", "N"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, row in found["inputs"].items():
         probe, text = row["probe"] or {}, row["nearest_text"] or {}
@@ -161,7 +161,7 @@ def _table(found: Mapping[str, Any], title: str) -> Table:
             _shown(probe.get("accuracy")), _between(probe.get("interval")), _shown(probe.get("macro_f1")),
             f"{probe['C']:g}" if probe else "–",
             _shown(text.get("accuracy")), _between(text.get("interval")), _shown(text.get("macro_f1")),
-            _shown(row["majority"]), str(row["clips"]["test"]),
+            str(row["clips"]["test"]),
         ]  # fmt: skip
         table.add_row(name, *cells)
     return table
@@ -169,6 +169,10 @@ def _table(found: Mapping[str, Any], title: str) -> Table:
 
 def _told(found: Mapping[str, Any], source: str | None) -> list[str]:
     lines = [f"{found['classes']} classes in training; texts of classes: {source or 'none'}"]
+    always = sorted({row["majority"] for row in found["inputs"].values() if row["majority"] is not None})
+    if always:
+        span = " to ".join(f"{value:.1f}" for value in dict.fromkeys((always[0], always[-1])))
+        lines.append(f"accuracy of always saying the class that is most frequent in training: {span}")
     if found["not_trained"]:
         lines.append(f"test clips of classes that no training clip has: {', '.join(found['not_trained'])}")
     return lines

@@ -34,6 +34,7 @@ def test_a_run(a_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["classify", str(a_run), "--device", "cpu"]) == 0
     shown = capsys.readouterr().out
     assert "4 classes in training; texts of classes: mean of the training captions of the class" in shown
+    assert "accuracy of always saying the class that is most frequent in training: " in shown
     assert {path.name for path in a_run.glob("embeddings*")} == {
         "embeddings-train.npz", "embeddings-val.npz", "embeddings.npz"
     }  # fmt: skip

@@ -146,6 +146,18 @@ def test_a_class_absent_in_training(splits: list[Embeddings]) -> None:
     assert found["inputs"]["video"]["clips"]["train"] == sum(label != "owl" for label in train.labels or ())
 
 
+def test_a_class_absent_in_test_takes_no_part_in_the_mean_of_f1(splits: list[Embeddings]) -> None:
+    train, validation, test = splits
+    fewer = replace(test, labels=tuple("" if label == "owl" else label for label in test.labels or ()))
+    got = classify(train, validation, fewer, resamples=0)["inputs"]["audio"]
+    kept = [i for i, label in enumerate(test.labels or ()) if label != "owl"]
+    labels = [list(e.labels or ()) for e in splits]
+    _, predicted = probe(*(rows_of(e, "audio") for e in splits), labels)
+    assert "owl" in predicted[kept], "a class that is predicted, and is not there"
+    scores = [f1_score([labels[2][i] == name for i in kept], predicted[kept] == name) for name in ("cat", "dog")]
+    assert got["probe"]["macro_f1"] == pytest.approx(100 * np.mean(scores), abs=1e-3)
+
+
 def test_rows_that_are_not_usable_are_left_out(splits: list[Embeddings]) -> None:
     train, validation, test = splits
     video = train.vectors["video"].copy()
