@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
@@ -53,6 +53,9 @@ class Evaluation(Section):
 
     manifest: Path | None = Field(None, description="another manifest than the run's")
     split: str | None = Field(None, description="another split than the run's test split")
+    missing: Literal["mask", "drop", "fail"] | None = Field(
+        None, description="what becomes of clips without a modality; default: what the run says"
+    )
     zero_shot: bool = Field(False, description="refuse to run where a training clip of the run is evaluated")
     command: Command | None = Field(
         None,

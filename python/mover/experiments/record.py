@@ -15,7 +15,7 @@ from mover.configs import differences
 from mover.durable_file import durable_file
 from mover.errors import UserError
 from mover.evaluate.directions import headline
-from mover.experiments.definition import Column
+from mover.experiments.definition import Column, Evaluation
 from mover.experiments.plan import Run
 from mover.train.checkpoint import find_checkpoint, load_checkpoint_config
 
@@ -90,7 +90,7 @@ def state_of(run: Run) -> tuple[State, str]:
         changed = changes(record["settings"], run.config)
         if changed:
             return "other settings", changed
-        return ("done" if record["asked"] == asked(run) else "unfinished"), ""
+        return ("done" if _asked_the_same(record["asked"], run) else "unfinished"), ""
     try:
         checkpoint = find_checkpoint(run.folder.last)
         old = load_checkpoint_config(checkpoint).model_dump(mode="json")
@@ -98,6 +98,13 @@ def state_of(run: Run) -> tuple[State, str]:
         return "new", ""
     changed = changes(old, run.config)
     return ("other settings", changed) if changed else ("unfinished", "")
+
+
+def _asked_the_same(before: Mapping[str, Any], run: Run) -> bool:
+    try:
+        return {name: Evaluation.model_validate(told) for name, told in before.items()} == run.evaluations
+    except ValidationError:  # of another version
+        return False
 
 
 def changes(settings: Mapping[str, Any], config: Config) -> str:

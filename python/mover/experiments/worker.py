@@ -137,6 +137,7 @@ def _evaluated(folder: Any, name: str, asked: dict[str, Any], device: str, threa
         folder.best,
         manifest=None if asked["manifest"] is None else Path(asked["manifest"]),
         split=asked["split"],
+        missing=asked["missing"],
         device=device,
         out=out,
         embeddings_out=folder.path / f"embeddings-{name}.npz",

@@ -14,7 +14,7 @@ from mover.experiments.definition import Column, Definition
 from mover.experiments.docs import check_page, write_docs
 from mover.experiments.figures import draw_figures
 from mover.experiments.plan import Run, plan_runs
-from mover.experiments.record import asked, number_of, write_record
+from mover.experiments.record import asked, number_of, state_of, write_record
 from mover.experiments.results import gather, paired, summary
 from mover.experiments.tables import difference_table, markdown, mean_table
 
@@ -83,6 +83,39 @@ def test_joint_and_pairs_are_found_whatever_the_modalities_are_called() -> None:
     assert number_of(record, Column("test", "cost", "ms a step", "")) == 2.5
     assert number_of(record, Column("test", "one2four", "R@1", "")) is None
     assert number_of(record, Column("away", "pairs", "R@1", "")) is None
+
+
+def test_numbers_of_commands_are_found_by_paths() -> None:
+    record = {
+        "metrics": {"classes": {"inputs": {"video": {"probe": {"accuracy": 12.5}, "nearest_text": None}}, "n": 3}}
+    }
+    assert number_of(record, Column("classes", "inputs", "video/probe/accuracy", "")) == 12.5
+    assert number_of(record, Column("classes", "inputs", "video/nearest_text/accuracy", "")) is None
+    assert number_of(record, Column("classes", "n", "anything", "")) is None
+
+
+def test_several_tables(define: Define) -> None:
+    text = EXPERIMENT.replace("[one2two, one2two+three R@5]", "{first: [one2two], second: [joint, pairs]}")
+    definition = define(text)
+    runs = plan_runs(definition, seeds=1)
+    for run in runs:
+        leave(run, RECALL[run.variant][0])
+    lines = markdown(gather(definition, runs, "tiny", {})).splitlines()
+    assert lines[0] == "**first**" and lines[2] == "|  | one2two R@1 | seeds |"
+    at = lines.index("**second**")
+    assert lines[at + 2 : at + 6 : 2] == ["|  | joint R@1 | pairs R@1 | seeds |", "| plain | 80.0 | 55.0 | 1 |"]
+
+
+def test_a_record_of_before_an_option_of_evaluation_still_counts(define: Define) -> None:
+    run = plan_runs(define())[0]
+    leave(run, 50.0)
+    record = json.loads(run.record.read_text())
+    del record["asked"]["test"]["missing"]
+    write_record(run.record, record)
+    assert state_of(run)[0] == "done"
+    record["asked"]["test"]["missing"] = "mask"
+    write_record(run.record, record)
+    assert state_of(run)[0] == "unfinished"
 
 
 def test_what_is_not_complete_or_has_other_settings_is_not_counted(define: Define) -> None:
