@@ -10,6 +10,7 @@ import pytest
 from mover.errors import UserError
 from mover.experiments.data import needed
 from mover.experiments.definition import Column, Definition, load_definition, shipped_experiments
+from mover.experiments.docs import check_page
 from mover.experiments.plan import filled, plan_runs
 
 from .conftest import EXPERIMENT
@@ -27,6 +28,16 @@ def test_every_run_of_a_shipped_experiment_has_allowed_settings(name: str) -> No
     assert {run.config.seed for run in runs} == set(range(definition.seeds))
     varied = [run.config.model_copy(update={"name": "x", "output": Path()}) for run in runs]
     assert len({config.model_dump_json() for config in varied}) == len(runs), "two variants are the same run"
+
+
+def test_the_documentation_has_a_place_for_every_experiment_and_an_example_that_loads(tmp_path: Path) -> None:
+    page = Path(__file__).parents[3] / "docs" / "experiments.md"
+    for name in set(shipped_experiments()) - {"zero-shot-public"}:
+        assert f"mover experiment {name}\n" in check_page(page, name)
+    example = page.read_text().split("```yaml\n")[1].split("```")[0]
+    path = tmp_path / "my.yaml"
+    path.write_text(example)
+    assert len(plan_runs(filled(load_definition(path), None, {}))) == 2 * 3 * 3
 
 
 def test_settings_are_those_of_the_file_then_the_variant_then_the_study_then_the_command_line(define: Define) -> None:
