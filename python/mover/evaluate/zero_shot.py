@@ -147,10 +147,12 @@ def zero_shot_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
     from rich import box
     from rich.table import Table
 
-    title = "R@1 by class of the query, in a gallery of all"
+    title = (
+        "R@1 by class of the query, in a gallery of all; H: harmonic mean; s, u: seen, unseen in a gallery of their own"
+    )
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("direction", overflow="fold")
-    for column in ("seen", "95 %", "unseen", "95 %", "harmonic", "95 %", "alone: seen", "unseen"):
+    table.add_column("direction", overflow="fold", min_width=14)
+    for column in ("seen", "95 %", "unseen", "95 %", "H", "95 %", "s", "u"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, row in metrics.items():
         found = row.get(KEY)
