@@ -85,9 +85,11 @@ def test_no_picture_without_matches(results, tmp_path):
 
 
 def test_it_is_one_of_the_figures_of_an_experiment(results, tmp_path):
+    for name, cell in results["cells"].items():
+        cell |= {"variant": name, "variant_label": cell["label"], "value": None}
     found = {
-        **results, "study": None, "title": "Sets", "columns": ["T2VA"],
-        "means": {name: {"T2VA": {"mean": 50.0, "values": {"0": 50.0}}} for name in results["cells"]},
+        **results, "study": None, "title": "Sets", "columns": ["T2VA"], "tables": {"": ["T2VA"]},
+        "means": {name: {"T2VA": {"mean": 50.0, "n": 1, "values": {"0": 50.0}}} for name in results["cells"]},
     }  # fmt: skip
     drawn = draw_figures(found, tmp_path, "sets-")
     assert list(drawn) == ["sets-bars.png", "sets-validation.png", "sets-matches.png"]
