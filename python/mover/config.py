@@ -25,6 +25,7 @@ PresetName = Literal[
     "mover",
     "mover-paper",
     "mover-sets",
+    "mover-pool",
     "gram",
     "pairwise",
     "text-anchor",
@@ -266,7 +267,8 @@ class ObjectiveConfig(Section):
 
     preset: PresetName = Field(
         "mover",
-        description="mover: the first three terms; mover-paper: without pairwise; gram: volume contrast; pairwise: "
+        description="mover: the first three terms; mover-paper: without pairwise; mover-sets, mover-pool: both contrasts "
+        "and confident, or pool, for data of which a part is aligned; gram: volume contrast; pairwise: "
         "InfoNCE of all pairs; text-anchor, image-anchor: of the pairs with text, with video or image; ot-loop, "
         "ot-barycenter: pairwise and that regulariser. The weights that a file sets beside its preset give way to "
         "another preset on the command line",

@@ -17,7 +17,7 @@ from mover.configs import load_config
 from mover.errors import UserError
 from mover.losses import build_objective
 from mover.losses.objective import resolve_weights
-from mover.presets import PRESETS
+from mover.presets import OF_MATCHES, PRESETS
 
 NAMES = ("text", "video", "audio")
 EPSILON, TAU, SMOOTHING = 0.5, 0.5, 0.1
@@ -85,6 +85,7 @@ FORMULAS = {
     "mover": lambda z: mover_term(z) + volume_contrast(z) + contrast(z, ALL_PAIRS),
     "mover-paper": lambda z: mover_term(z) + volume_contrast(z),
     "mover-sets": lambda z: volume_contrast(z) + contrast(z, ALL_PAIRS),  # of aligned rows, as all are here
+    "mover-pool": lambda z: volume_contrast(z) + contrast(z, ALL_PAIRS),
     "gram": volume_contrast,
     "pairwise": lambda z: contrast(z, ALL_PAIRS),
     "text-anchor": lambda z: contrast(z, [("text", "video"), ("text", "audio")]),
@@ -101,7 +102,7 @@ def settings(**changes):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_against_loops(preset):
     z = {name: rows.detach() for name, rows in embeddings(NAMES, 5, 6).items()}
-    total = build_objective(settings(preset=preset), NAMES).double()(z)["total"]
+    total = build_objective(settings(preset=preset), NAMES, (5, 6)).double()(z)["total"]
     torch.testing.assert_close(total.detach(), FORMULAS[preset](z), rtol=1e-6, atol=1e-7)  # tau is a float32
 
 
@@ -156,17 +157,18 @@ def test_training_lowers_the_loss(preset):
     torch.manual_seed(0)
     heads = torch.nn.ModuleDict({name: torch.nn.Linear(10, 8) for name in NAMES})
     present = {"audio": torch.arange(24) % 4 != 1}
-    objective = build_objective(ObjectiveConfig(preset=preset), NAMES)
+    objective = build_objective(ObjectiveConfig(preset=preset), NAMES, (24, 8))
     optimizer = torch.optim.Adam([*heads.parameters(), *objective.parameters()], lr=0.02)
     values = []
     for _ in range(25):
         optimizer.zero_grad()
         z = {name: normalize(heads[name](view), dim=1) for name, view in zip(NAMES, views, strict=True)}
-        terms = objective(z, 1.0, present, aligned=8 if preset == "mover-sets" else None)
+        partly = {"aligned": 8, "owner": dict.fromkeys(NAMES, torch.arange(24))}
+        terms = objective(z, 1.0, present, **(partly if set(OF_MATCHES) & set(objective.weights) else {}))
         terms["total"].backward()
         optimizer.step()
         values.append({name: float(term.detach()) for name, term in terms.items()})
-    assert all(values[-1][name] < values[0][name] for name in values[0] if name != "confident")  # more rows count
+    assert all(values[-1][name] < values[0][name] for name in values[0] if name not in OF_MATCHES)  # of more and more rows
     assert values[-1]["total"] < 0.9 * values[0]["total"]
 
 
@@ -174,7 +176,7 @@ def test_training_lowers_the_loss(preset):
     ("overrides", "sentence"),
     [
         ({"objective.preset": "ot-lop"}, "got 'ot-lop'; did you mean ot-loop?"),
-        ({"objective.preset": "image"}, "objective.preset: expected one of mover, mover-paper, mover-sets, gram, pair"),
+        ({"objective.preset": "image"}, "objective.preset: expected one of mover, mover-paper, mover-sets, mover-pool"),
         ({"objective.barycenter_rounds": "0"}, "objective.barycenter_rounds: expected an integer of at least 1 and at"),
         ({"objective.barycenter_rounds": "6"}, "an integer of at least 1 and at most 5, got '6'."),
         ({"objective.cycle": "-1"}, "objective.cycle: expected a number of at least 0, got '-1'."),
