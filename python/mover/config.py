@@ -267,8 +267,8 @@ class ObjectiveConfig(Section):
 
     preset: PresetName = Field(
         "mover",
-        description="mover: the first three terms; mover-paper: without pairwise; mover-sets, mover-pool: both contrasts "
-        "and confident, or pool, for data of which a part is aligned; gram: volume contrast; pairwise: "
+        description="mover: the first three terms; mover-paper: without pairwise; mover-sets, mover-pool: both "
+        "contrasts and confident, or pool, for data of which a part is aligned; gram: volume contrast; pairwise: "
         "InfoNCE of all pairs; text-anchor, image-anchor: of the pairs with text, with video or image; ot-loop, "
         "ot-barycenter: pairwise and that regulariser. The weights that a file sets beside its preset give way to "
         "another preset on the command line",
@@ -401,8 +401,8 @@ class TrainConfig(Section):
     batch_size: PositiveInt = Field(64, description="clips per step")
     start_from: tuple[Path, ...] = Field(
         (),
-        description="earlier runs, or checkpoints of such, whose trained towers and heads this one begins with: of each "
-        "modality, those of the first that has it; none: begin anew",
+        description="earlier runs, or checkpoints of such, whose trained towers and heads this one begins with: of "
+        "each modality, those of the first that has it; none: begin anew",
     )
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast of the towers")
     validate_every: PositiveInt = Field(500, description="steps between validations")
