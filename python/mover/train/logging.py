@@ -20,8 +20,8 @@ class RunLog:
     Lines have "kind": "run" (when it starts or goes on: version, commit, torch, device, training_clips, parameters,
     peak_mib), "train" (step, loss, terms, lr, temperatures, grad_norm, samples_per_second, peak_mib, the memory at its
     highest so far, and rows, how many of each modality were trained on since the line before), "validation" (step, R@1
-    and number of clips by direction, mean), "diagnostics" (step, and what docs/diagnostics.md lists) or "warning" (step,
-    symptom, message).
+    and number of clips by direction, mean), "diagnostics" (step, and what docs/diagnostics.md lists) or "warning"
+    (step, symptom, message).
     """
 
     def __init__(self, path: Path, keep_until: int = 0) -> None:
