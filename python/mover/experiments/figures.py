@@ -11,9 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mover.configs import setting_text
-from mover.evaluate.directions import headline
 from mover.evaluate.pictures import INK, save_picture
-from mover.experiments.axes import TONES, dress, number
+from mover.experiments.axes import TONES, dress, number, validation_line
 from mover.experiments.matches import draw_matches
 
 _LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 8, "loc": "outside right center"}
@@ -116,18 +115,9 @@ def _validation(found: Mapping[str, Any], path: Path) -> None:
     styles, named, shown = _styles(found), {}, ""
     for panel, value in zip(panels, values, strict=True):
         for cell in (cell for cell in found["cells"].values() if cell["value"] == value):
-            curves = [dict(map(tuple, run["validation"])) for run in cell["runs"].values() if run["validation"]]
-            if not curves:
-                continue
-            shown = headline(list(next(iter(curves[0].values()))))
-            steps = sorted(set.intersection(*(set(curve) for curve in curves)))
-            recall = np.array([[number(curve[step].get(shown)) for step in steps] for curve in curves])
-            style = styles[cell["variant"]] | {"marker": ""}
-            line = panel.plot(steps, recall.mean(axis=0), linewidth=1.6, **style)[0]
-            panel.fill_between(
-                steps, recall.min(axis=0), recall.max(axis=0), color=style["color"], alpha=0.12, linewidth=0
-            )
-            named[cell["variant_label"]] = line
+            drawn = validation_line(panel, cell, **styles[cell["variant"]] | {"marker": ""})
+            if drawn is not None:
+                shown, named[cell["variant_label"]] = drawn
         dress(panel, "" if found["study"] is None else f"{found['study']['label']} {setting_text(value)}")
         panel.set_xlabel("step")
     figure.suptitle(f"validation {shown} R@1: mean, lowest and highest of the seeds", x=0.01, ha="left", fontsize=10)

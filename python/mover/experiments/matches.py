@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from mover.evaluate.directions import headline
 from mover.evaluate.pictures import INK, save_picture
-from mover.experiments.axes import TONES, dress, number
+from mover.experiments.axes import TONES, dress, validation_line
 from mover.report.plan_maps import chosen_steps, diagonal, plan_png
 from mover.train.run_folder import RunFolder
 
@@ -69,7 +68,10 @@ def draw_matches(found: Mapping[str, Any], path: Path) -> bool:
     left.set_ylim(0, 1.02)
     left.set_xlabel("step")
     left.legend(frameon=False, fontsize=8, loc="lower right")
-    shown = _recall(right, found)
+    shown = ""
+    for i, cell in enumerate(found["cells"].values()):
+        drawn = validation_line(right, cell, color=TONES[i % len(TONES)], label=cell["label"])
+        shown = shown if drawn is None else drawn[0]
     dress(right, f"validation {shown} R@1")
     right.set_xlabel("step")
     right.legend(frameon=False, fontsize=8, loc="lower right")
@@ -101,22 +103,6 @@ def _shares(axes: Any, tone: str, label: str, histories: Sequence[Mapping[str, A
                     values.setdefault(line[0], []).append(line[column])
         steps = sorted(values)
         axes.plot(steps, [np.mean(values[step]) for step in steps], style, color=tone, linewidth=1.6, label=name)
-
-
-def _recall(axes: Any, found: Mapping[str, Any]) -> str:
-    """Validation R@1 of every variant, mean, lowest and highest of the seeds; returns the direction."""
-    shown = ""
-    for i, cell in enumerate(found["cells"].values()):
-        curves = [dict(map(tuple, run["validation"])) for run in cell["runs"].values() if run["validation"]]
-        if not curves:
-            continue
-        shown = headline(list(next(iter(curves[0].values()))))
-        steps = sorted(set.intersection(*(set(curve) for curve in curves)))
-        recall = np.array([[number(curve[step].get(shown)) for step in steps] for curve in curves])
-        tone = TONES[i % len(TONES)]
-        axes.plot(steps, recall.mean(axis=0), color=tone, linewidth=1.6, label=cell["label"])
-        axes.fill_between(steps, recall.min(axis=0), recall.max(axis=0), color=tone, alpha=0.14, linewidth=0)
-    return shown
 
 
 def _pixels(picture: str) -> np.ndarray:
