@@ -49,6 +49,8 @@ class ConfidentContrast(nn.Module):
         # torch.nn.functional.embedding sums the gradients of rows that repeat in a fixed order
         groups = {name: embedding(found.members[:, m], clips.rows[m]) for m, name in enumerate(self.modalities)}
         kept = dict.fromkeys(self.modalities, found.kept)
+        if clips.present is not None:  # of modalities that are together, a group may lack some
+            kept = {name: found.kept & clips.present[m][found.members[:, m]] for m, name in enumerate(self.modalities)}
         rows = len(found.kept) if clips.present is None else clips.present[0].sum()
         share = found.kept.to(found.share.dtype).sum() / rows
         contrasts = [weight * contrast(groups, kept) for weight, contrast in self._contrasts]

@@ -121,7 +121,10 @@ class PoolContrast(nn.Module):
             name: clips.rows[m] if other == m else self.rows[other, members[:, other]].to(clips.rows[m].dtype)
             for other, name in enumerate(self.modalities)
         }
-        there = dict.fromkeys(self.modalities, kept)
+        there = {
+            name: kept if other == m else kept & self.filled[other, members[:, other]]
+            for other, name in enumerate(self.modalities)
+        }
         rows = len(kept) if clips.present is None else clips.present[m].sum().clamp(min=1)
         share = kept.to(clips.rows[m].dtype).sum() / rows
         terms = [weight * contrast(z, there) for weight, contrast in self._contrasts]

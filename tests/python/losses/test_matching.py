@@ -321,3 +321,21 @@ def test_many_rows_are_matched_one_unit_after_the_other(monkeypatch):
     monkeypatch.setattr(matching, "AT_ONCE", 5)
     for one, other in zip(match_groups(clips, config, ALONE), together, strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_group_may_lack_one_of_the_modalities_that_are_together():
+    """What it lacks takes no part in the contrast, like a modality that an aligned clip lacks."""
+    z = {name: rows.detach() for name, rows in embeddings(NAMES, 6, 12).items()}
+    order = torch.tensor([2, 0, 1, 5, 3, 4])
+    z["text"] = z["text"][order]
+    there = {"audio": torch.tensor([True, False, True, True, True, True])}
+    config = ObjectiveConfig(preset="mover-sets", matching=MatchingConfig(epsilon=0.02, threshold=0.5))
+    objective = build_objective(config, NAMES).double()
+    value = objective(z, present=there, aligned=0, together=("video", "audio"))
+    ordered = {name: rows if name == "text" else rows[order] for name, rows in z.items()}
+    plain = build_objective(config, NAMES).double()(ordered, present={"audio": there["audio"][order]})
+    expected = plain["volume_contrastive"] + plain["pairwise"]
+    torch.testing.assert_close(value["confident"], expected)
+    hostile = {**z, "audio": torch.where(there["audio"].unsqueeze(1), z["audio"], torch.nan)}
+    again = objective(hostile, present=there, aligned=0, together=("video", "audio"))
+    assert float(again["confident"].detach()) == float(value["confident"].detach())

@@ -154,6 +154,21 @@ def test_modalities_that_are_together_share_their_match():
     assert torch.equal(pool.members[pool.group[0] >= 0][:, 1], pool.members[pool.group[0] >= 0][:, 2])
 
 
+def test_a_group_of_the_pool_may_lack_one_of_the_modalities_that_are_together():
+    objective, rows = pooled(refresh=10), items()
+    z, owner = batch(rows, everyone(range(CLIPS)))
+    there = {"audio": torch.arange(CLIPS) != 4}
+    about = {"present": there, "aligned": 0, "owner": owner, "together": ("video", "audio")}
+    objective(z, step=10, **about)
+    value = objective(z, step=11, **about)["pool"]
+    plain = build_objective(ObjectiveConfig(preset="pairwise"), NAMES).double()
+    kept = {name: tensor.detach() for name, tensor in z.items()}
+    terms = [plain({**kept, name: z[name]}, present=there)["pairwise"] for name in NAMES[:2]]
+    has = there["audio"]
+    terms.append(plain({name: rows[has] for name, rows in {**kept, "audio": z["audio"]}.items()})["pairwise"])
+    torch.testing.assert_close(value, sum(terms) / 3)
+
+
 def test_what_is_refused():
     with pytest.raises(UserError, match=r"objective.pool matches 40,000 clips in one plan, about 19 GiB, more than"):
         check_pool(40000)
