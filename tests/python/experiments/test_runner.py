@@ -48,6 +48,8 @@ def test_every_run_is_made_once_in_processes_side_by_side(define: Define) -> Non
     content = json.loads(record.read_text())
     assert content["settings"]["objective"]["volume_contrastive"] == 1.0 and content["hardware"]["threads"] == 1
     assert [step for step, _ in content["validation"]] == [3, 6]
+    cost = content["cost"]
+    assert cost["ms a step"] > 0 and cost["ms a step, mean"] > 0 and cost["MiB"] >= 0
     assert "step 6/6" in record.with_name("output.txt").read_text()
     before = record.stat().st_mtime_ns
     again, said = sweep(define(), seeds=1)

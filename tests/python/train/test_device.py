@@ -1,11 +1,13 @@
 """Which device a run gets."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from mover.errors import UserError
 from mover.train import device as module
-from mover.train.device import operators_run_on, pick_device, to_device
+from mover.train.device import operators_run_on, peak_memory, pick_device, to_device
 
 
 def test_names_that_are_no_device() -> None:
@@ -33,3 +35,10 @@ def test_a_batch_moves_with_all_its_tensors() -> None:
     moved = to_device(batch, torch.device("meta"))
     assert moved["ids"] == ["a"]
     assert moved["video"]["pixels"].device.type == moved["index"].device.type == "meta"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_peak_memory_on_a_cpu_is_that_of_the_process() -> None:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    kibibytes = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    assert peak_memory(torch.device("cpu")) == pytest.approx(kibibytes / 1024, rel=0.02)
