@@ -45,15 +45,22 @@ def tone_of(direction: str, names: Sequence[str]) -> tuple[str, Any]:
     return SERIES[1 + (place // 2) % (len(SERIES) - 1)], "-" if place % 2 == 0 else _DASHED
 
 
+def _tones(names: Sequence[str]) -> dict[str, str]:
+    """The colours of terms: some have their own, the others take what is left."""
+    free = [tone for tone in SERIES if tone not in {_TERMS.get(name) for name in names}]
+    rest = [name for name in names if name not in _TERMS]
+    return _TERMS | {name: free[i % len(free)] for i, name in enumerate(rest)}
+
+
 def _losses(steps: Sequence[Line]) -> Chart:
     names = list(dict.fromkeys(name for line in steps for name in line.get("terms", {})))
     names = [name for name in names if name != "total"] or names
     with drawing() as (figure, axes):
-        ends, told = [], []
-        for i, name in enumerate(names):
+        ends, told, tones = [], [], _tones(names)
+        for name in names:
             there = [line for line in steps if name in line["terms"]]  # a term may begin late: the mover term does
             at, values = [line["step"] for line in there], np.array([line["terms"][name] for line in there])
-            tone = _TERMS.get(name, SERIES[i % len(SERIES)])
+            tone = tones[name]
             axes.plot(at, values, color=tone, linewidth=0.7, alpha=0.35)
             mean = running_mean(values)
             axes.plot(at, mean, color=tone)
@@ -95,11 +102,11 @@ def _recall(checks: Sequence[Line]) -> Chart:
 def _temperatures(steps: Sequence[Line]) -> Chart:
     names = list(dict.fromkeys(name for line in steps for name in line.get("temperatures", {})))
     with drawing(2.0) as (figure, axes):
-        ends, told = [], []
-        for i, name in enumerate(names):
+        ends, told, tones = [], [], _tones(names)
+        for name in names:
             there = [line for line in steps if name in line.get("temperatures", {})]
             at, values = [line["step"] for line in there], [line["temperatures"][name] for line in there]
-            tone = _TERMS.get(name, SERIES[i % len(SERIES)])
+            tone = tones[name]
             axes.plot(at, values, color=tone)
             ends.append((name.replace("_", " "), float(values[-1]), tone))
             told.append(f"{name.replace('_', ' ')} from {values[0]:.3g} to {values[-1]:.3g}")

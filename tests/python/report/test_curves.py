@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cases.reports import log_of
+from mover.report import curves
 from mover.report.charts import SERIES
 from mover.report.curves import running_mean, tone_of, training_charts
 
@@ -45,3 +46,11 @@ def test_the_running_mean_by_hand() -> None:
     assert running_mean(np.arange(5.0)) == pytest.approx(np.arange(5.0))
     values = np.arange(40.0)  # over two values
     assert running_mean(values) == pytest.approx([0, *(values[1:] + values[:-1]) / 2])
+
+
+def test_terms_of_one_run_have_colours_of_their_own():
+    names = ["volume_contrastive", "pairwise", "confident", "plan_targets", "pool", "ot_loop"]
+    tones = curves._tones(names)
+    assert len({tones[name] for name in names}) == 6
+    assert tones["pairwise"] == curves._tones(["pairwise"])["pairwise"]
+    assert len({curves._tones([*names, "mover", "more"])[name] for name in names}) >= 5
