@@ -259,7 +259,7 @@ def _validate(embeddings: Embeddings, config: Config, device: torch.device) -> d
 
 
 def _plans(
-    objective: Objective, embeddings: Embeddings, size: int, device: torch.device, together: Collection[str]
+    objective: Objective, embeddings: Embeddings, size: int, device: torch.device, together: Collection[str] = ()
 ) -> dict[str, np.ndarray]:
     """Transport plans by pair, between the modalities of the first `size` clips that have two of them."""
     chosen = np.flatnonzero(np.sum(list(embeddings.present.values()), axis=0) >= 2)[:size]

@@ -74,7 +74,8 @@ def test_batches_hold_what_the_files_hold(
     batches = list(make_loader(build(pictured, training, **options), 4, steps=2))
     assert sorted(name for batch in batches for name in batch["ids"]) == [f"clip{n}" for n in range(8)]
     for batch in batches:
-        assert set(batch) == {"ids", "index", "present", *NAMES}
+        of_training = {"aligned", "together", "owner"} if training else set()
+        assert set(batch) == {"ids", "index", "present", *of_training, *NAMES}
         assert batch["photo"]["pixels"].shape == (4, 1, 3, 16, 16) and batch["photo"]["pixels"].dtype == torch.uint8
         assert batch["depth"]["features"].shape == (4, 1, 3) and batch["depth"]["features"].dtype == torch.float32
         assert batch["depth"]["length"].tolist() == [1] * 4 and batch["depth"]["length"].dtype == torch.int64

@@ -41,6 +41,7 @@ def test_one_step_of_the_full_size_changes_every_parameter() -> None:
         "present": {name: torch.ones(2, dtype=torch.bool) for name in config.modalities},
         "owner": {name: torch.arange(2) for name in config.modalities},
         "aligned": 2,
+        "together": (),
     }
     before = {name: p.detach().flatten()[:1000].clone() for name, p in model.named_parameters()}
     terms, norm, _ = _update(model, objective, optimizer, batch, config.train.steps, config, torch.device("cpu"))

@@ -144,8 +144,8 @@ def test_plans_of_the_same_clips_are_kept_at_every_validation(
     chosen: list[list[str]] = []
     real = trainer._plans
 
-    def watched(objective: Any, embeddings: Embeddings, size: int, device: Any) -> dict[str, np.ndarray]:
-        made.append(real(objective, embeddings, size, device))
+    def watched(objective: Any, embeddings: Embeddings, size: int, *about: Any) -> dict[str, np.ndarray]:
+        made.append(real(objective, embeddings, size, *about))
         chosen.append(embeddings.ids[:size])
         return made[-1]
 
@@ -256,8 +256,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_name(
     real = Objective.forward
     calls = []
 
-    def spoiled(self: Objective, *inputs: Any, aligned: int) -> dict[str, torch.Tensor]:
-        terms = dict(real(self, *inputs, aligned=aligned))
+    def spoiled(self: Objective, *inputs: Any, **about: Any) -> dict[str, torch.Tensor]:
+        terms = dict(real(self, *inputs, **about))
         calls.append(inputs)
         if len(calls) == step + 1:
             name = next(iter(terms))
