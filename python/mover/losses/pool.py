@@ -7,15 +7,15 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from mover.config import MatchingConfig
+from mover.config import MatchedBy, MatchingConfig
 from mover.errors import UserError
 from mover.losses.embeddings import Clips, Present, anchor_first, check_embeddings
 from mover.losses.matching import match_groups, units_of
 
 MEMORY_BOUND = 1 << 33
 """Bytes that a plan may take; more is refused before anything is allocated."""
-BYTES_PER_PAIR = 13
-"""Of two rows of a large pool; 12.4 were measured."""
+BYTES_PER_PAIR = {"transport": 13, "softmax": 25}
+"""Of rows in a large pool, by the way of matching; `scripts/bench pool` measures 12.2 and 24.1."""
 
 
 class PoolContrast(nn.Module):
@@ -131,9 +131,9 @@ class PoolContrast(nn.Module):
         return share * sum(terms[1:], start=terms[0])
 
 
-def check_pool(clips: int) -> None:
-    """Raises UserError where the plan of a pool of so many clips takes more than `MEMORY_BOUND` bytes."""
-    size = BYTES_PER_PAIR * clips * clips
+def check_pool(clips: int, by: MatchedBy) -> None:
+    """Raises UserError where matching a pool of so many clips takes more than `MEMORY_BOUND` bytes."""
+    size = BYTES_PER_PAIR[by] * clips * clips
     if size > MEMORY_BOUND:
         raise UserError(
             f"objective.pool matches {clips:,} clips in one plan, about {size / 2**30:.0f} GiB, more than the "

@@ -108,7 +108,7 @@ def _build_of_matches(
     if pool is None:
         raise ValueError("Expected the number of clips and the width of the embeddings for objective.pool.")
     clips, width = pool
-    check_pool(clips)
+    check_pool(clips, matching.by)
     return PoolContrast(modalities, anchor, matching, contrasts, clips=clips, width=width, refresh=matching.refresh)
 
 

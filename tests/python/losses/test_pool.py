@@ -171,8 +171,11 @@ def test_a_group_of_the_pool_may_lack_one_of_the_modalities_that_are_together():
 
 def test_what_is_refused():
     with pytest.raises(UserError, match=r"objective.pool matches 40,000 clips in one plan, about 19 GiB, more than"):
-        check_pool(40000)
-    check_pool(20000)
+        check_pool(40000, "transport")
+    check_pool(25000, "transport")
+    check_pool(18000, "softmax")
+    with pytest.raises(UserError, match="25,000 clips in one plan, about 15 GiB"):
+        check_pool(25000, "softmax")
     with pytest.raises(UserError, match="objective.pool: it learns from clips that are not aligned"):
         load_config("demo", {"objective.pool": 1})
     with pytest.raises(ValueError, match="Expected the number of clips"):
