@@ -90,38 +90,29 @@ class PartlyAlignedBatches:
                 f"A batch needs {self.other_rows} clips that are not aligned{why}, {least} in all, and there are "
                 f"{len(self.others)} ({where}). Lower train.batch_size or data.aligned_fraction."
             )
-        self.steps_per_epoch = max(1, count // size)
+        self.steps_per_epoch = count // size
+        orders = {m: self.together[0] if m in self.together else m for m in self.modalities}
+        self._places = {m: self.modalities.index(order) for m, order in orders.items()}
 
     def rows(self, step: int) -> Rows:
         """The rows of a step."""
         known, first_epoch = _of_epoch(len(self.aligned), self.aligned_rows, self.seed, step)
+        steps = len(self.others) // self.other_rows
+        epoch, batch = divmod(step, steps)
+        blocks = epoch_order(len(self.others), self.seed, epoch)[: steps * self.other_rows].reshape(steps, -1)
         clips = {}
-        for modality, place in self._places().items():
-            chosen, epoch = self._others(step, place)
+        for modality, place in self._places.items():
+            # the partners of those beyond in_batch are to be elsewhere: each modality has them of another batch
+            own = blocks[(batch + place) % steps, self.in_batch :]
+            chosen = np.concatenate([blocks[batch, : self.in_batch], own])
             order = generator(self.seed, SHUFFLE, step, place).permutation(self.other_rows)
             clips[modality] = np.concatenate([self.aligned[known], self.others[chosen][order]])
         epochs = np.repeat([first_epoch, epoch], [self.aligned_rows, self.other_rows])
         return Rows(clips, epochs, self.aligned_rows, self.together)
 
-    def _places(self) -> dict[str, int]:
-        """Modality to the number of its order; those that are together have the same."""
-        places = {m: place for place, m in enumerate(self.modalities)}
-        return places | dict.fromkeys(self.together, places[self.together[0]] if self.together else 0)
-
     def alike(self, clip: int) -> np.ndarray:
         """The clips that could take the place of one: those that are aligned, or those that are not."""
         return self.aligned if clip in self.aligned else self.others
-
-    def _others(self, step: int, place: int) -> tuple[np.ndarray, int]:
-        """Places among the clips that are not aligned, for the modality at `place`, and their epoch.
-
-        Each modality takes the part of the batch whose partners are to be elsewhere from another batch of the epoch.
-        """
-        steps = len(self.others) // self.other_rows
-        epoch, batch = divmod(step, steps)
-        blocks = epoch_order(len(self.others), self.seed, epoch)[: steps * self.other_rows].reshape(steps, -1)
-        own = blocks[(batch + place) % steps, self.in_batch :]
-        return np.concatenate([blocks[batch, : self.in_batch], own]), epoch
 
 
 def make_batches(

@@ -51,7 +51,12 @@ class ConfidentContrast(nn.Module):
         kept = dict.fromkeys(self.modalities, found.kept)
         if clips.present is not None:  # of modalities that are together, a group may lack some
             kept = {name: found.kept & clips.present[m][found.members[:, m]] for m, name in enumerate(self.modalities)}
-        rows = len(found.kept) if clips.present is None else clips.present[0].sum()
-        share = found.kept.to(found.share.dtype).sum() / rows
-        contrasts = [weight * contrast(groups, kept) for weight, contrast in self._contrasts]
-        return share * sum(contrasts[1:], start=contrasts[0])
+        return contrast_matches(self._contrasts, groups, kept, clips.share(0, found.kept))
+
+
+def contrast_matches(
+    contrasts: Sequence[tuple[float, nn.Module]], groups: Mapping[str, Tensor], there: Present, share: Tensor
+) -> Tensor:
+    """share · sum of weight · contrast of the groups, rows (n, d) of every modality; there: which of them count."""
+    terms = [weight * contrast(groups, there) for weight, contrast in contrasts]
+    return share * sum(terms[1:], start=terms[0])

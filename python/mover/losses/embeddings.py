@@ -50,12 +50,15 @@ class Clips:
         present = None if self.present is None else self.present[list(order)]
         return Clips(tuple(self.rows[m] for m in order), present)
 
-    def first(self, count: int) -> Clips:
-        """The first `count` clips."""
-        present = None if self.present is None else self.present[:, :count]
-        if present is not None and bool(present.all()):
-            present = None
-        return Clips(tuple(rows[:count] for rows in self.rows), present)
+    def part(self, first: int, end: int | None = None) -> Clips:
+        """The clips first … end - 1, to the last one without an end."""
+        present = None if self.present is None else self.present[:, first:end]
+        return Clips(tuple(rows[first:end] for rows in self.rows), present)
+
+    def share(self, m: int, kept: Tensor) -> Tensor:
+        """Of the rows that modality m has, the share that is kept, bool (B,) -> scalar; 0 where it has none."""
+        rows = len(kept) if self.present is None else self.present[m].sum().clamp(min=1)
+        return kept.to(self.rows[m].dtype).sum() / rows
 
     def zero(self) -> Tensor:
         """A scalar 0 whose gradient is 0 for every row: the loss where there is nothing to compare."""

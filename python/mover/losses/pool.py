@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mover.config import MatchedBy, MatchingConfig
 from mover.errors import UserError
+from mover.losses.confident import contrast_matches
 from mover.losses.embeddings import Clips, Present, anchor_first, check_embeddings
 from mover.losses.matching import match_groups, units_of
 
@@ -125,10 +126,7 @@ class PoolContrast(nn.Module):
             name: kept if other == m else kept & self.filled[other, members[:, other]]
             for other, name in enumerate(self.modalities)
         }
-        rows = len(kept) if clips.present is None else clips.present[m].sum().clamp(min=1)
-        share = kept.to(clips.rows[m].dtype).sum() / rows
-        terms = [weight * contrast(z, there) for weight, contrast in self._contrasts]
-        return share * sum(terms[1:], start=terms[0])
+        return contrast_matches(self._contrasts, z, there, clips.share(m, kept))
 
 
 def check_pool(clips: int, by: MatchedBy) -> None:

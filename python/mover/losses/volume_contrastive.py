@@ -106,7 +106,7 @@ class VolumeContrastiveLoss(nn.Module):
 
     def _of_pairs(self, turns: Sequence[Clips], aligned: int | None) -> Tensor:
         """The mean over anchors that have a term, 0 without any."""
-        known = [clips if aligned is None else clips.first(aligned) for clips in turns]
+        known = [clips if aligned is None else clips.part(0, aligned) for clips in turns]
         counted = [clips for clips in known if clips.rows[0].shape[0] >= 2]
         if not counted:
             return turns[0].zero()

@@ -12,7 +12,7 @@ from mover.evaluate.directions import headline
 from mover.report.charts import INK, MUTED, SERIES, Chart, chart, drawing, label_ends
 
 _TERMS = {"mover": SERIES[3], "volume_contrastive": SERIES[0], "pairwise": SERIES[2], "total": MUTED}
-_DASHED = (0, (3, 1.6))
+DASHED = (0, (3, 1.6))
 
 Line = Mapping[str, Any]
 
@@ -41,8 +41,8 @@ def tone_of(direction: str, names: Sequence[str]) -> tuple[str, Any]:
     """The colour and the dash of a direction among `names`: its two ways share a colour, the second is dashed."""
     place = list(names).index(direction)
     if place >= len(names) - 2 and len(names) > 2:  # the joint ones, or the last pair
-        return SERIES[0], "-" if direction == headline(names) else _DASHED
-    return SERIES[1 + (place // 2) % (len(SERIES) - 1)], "-" if place % 2 == 0 else _DASHED
+        return SERIES[0], "-" if direction == headline(names) else DASHED
+    return SERIES[1 + (place // 2) % (len(SERIES) - 1)], "-" if place % 2 == 0 else DASHED
 
 
 def _tones(names: Sequence[str]) -> dict[str, str]:
@@ -122,18 +122,23 @@ def _gradient(steps: Sequence[Line]) -> Chart:
     with drawing(2.0) as (figure, axes):
         axes.plot(at, values, color=MUTED, linewidth=0.7, alpha=0.5)
         axes.plot(at, running_mean(values), color=INK)
-        if values.min() > 0 and values.max() > 30 * values.min():
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            axes.yaxis.set_minor_formatter(lambda value, _: "")
-        else:
-            axes.set_ylim(bottom=0)
+        scale_norms(axes, values)
         over_steps(axes, steps, "norm of the gradient, before clipping")
         return chart(
             figure, "gradient",
             f"Norm of the gradient over the steps: median {np.median(values):.3g}, largest {values.max():.3g} at step "
             f"{at[int(values.argmax())]}, {values[-1]:.3g} at the end.",
         )  # fmt: skip
+
+
+def scale_norms(axes: Axes, values: np.ndarray) -> None:
+    """Logarithms where the values span more than a factor of 30 and none is 0; else from 0 on."""
+    if values.min() > 0 and values.max() > 30 * values.min():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(lambda value, _: "")
+    else:
+        axes.set_ylim(bottom=0)
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:

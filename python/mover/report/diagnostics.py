@@ -6,15 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from mover.evaluate.directions import headline
 from mover.report.charts import INK, MUTED, SERIES, Chart, chart, drawing, label_ends
-from mover.report.curves import over_steps, running_mean
-
-_DASHED = (0, (3, 1.6))
-
-Line = Mapping[str, Any]
+from mover.report.curves import DASHED, Line, over_steps, running_mean, scale_norms
 
 
 def diagnostic_charts(log: Sequence[Line]) -> list[Chart]:
@@ -90,7 +85,7 @@ def _plans(lines: Sequence[Line]) -> Chart | None:
         for i, pair in enumerate(pairs):
             tone, name = SERIES[i % len(SERIES)], pair.replace("-", " – ")
             words = []
-            for key, word, dash in (("entropy", "entropy", _DASHED), ("accuracy", "rows right", "-")):
+            for key, word, dash in (("entropy", "entropy", DASHED), ("accuracy", "rows right", "-")):
                 at, values = _over(lines, ("plans", pair, key))
                 if len(at) == 0:
                     continue
@@ -134,7 +129,7 @@ def _gradients(lines: Sequence[Line]) -> Chart | None:
     rows: list[tuple[str, tuple[str, ...], str, Any]] = [
         (name, ("towers", name), SERIES[i % len(SERIES)], "-") for i, name in enumerate(towers)
     ]
-    rows += [("heads", ("heads",), INK, _DASHED), ("temperatures", ("temperatures",), MUTED, _DASHED)]
+    rows += [("heads", ("heads",), INK, DASHED), ("temperatures", ("temperatures",), MUTED, DASHED)]
     with drawing() as (figure, axes):
         ends, told = [], []
         for name, path, tone, dash in rows:
@@ -148,21 +143,10 @@ def _gradients(lines: Sequence[Line]) -> Chart | None:
             told.append(f"{name} from {mean[0]:.2g} to {mean[-1]:.2g}")
         if not ends:
             return None
-        _scale(axes)
+        scale_norms(axes, np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines]))
         over_steps(axes, lines, "norm of the gradient by part, before clipping")
         label_ends(axes, ends, gap=0.09)
         return chart(figure, "batch-gradients", f"Norms of the gradient over the steps: {'; '.join(told)}.")
-
-
-def _scale(axes: Axes) -> None:
-    """Logarithms where the lines span more than a factor of 30 and none is 0."""
-    values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
-    if values.min() > 0 and values.max() > 30 * values.min():
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.yaxis.set_minor_formatter(lambda value, _: "")
-    else:
-        axes.set_ylim(bottom=0)
 
 
 def _over(lines: Sequence[Line], *paths: Sequence[str]) -> tuple[np.ndarray, ...]:

@@ -28,9 +28,7 @@ class BatchRows:
 
     def from_row(self, first: int) -> BatchRows:
         """The same without the rows before `first`."""
-        present = None if self.clips.present is None else self.clips.present[:, first:]
-        clips = Clips(tuple(rows[first:] for rows in self.clips.rows), present)
-        return BatchRows(self.modalities, clips, self.there[:, first:], self.owner[:, first:])
+        return BatchRows(self.modalities, self.clips.part(first), self.there[:, first:], self.owner[:, first:])
 
     def same(self, p: int, q: int) -> np.ndarray:
         """bool (B, B): whether row i of modality p and row j of modality q are of one clip, and there."""

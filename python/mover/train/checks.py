@@ -23,6 +23,8 @@ from mover.data.tokenizer import Tokenizer
 from mover.errors import Problems, UserError
 from mover.evaluate.embed import EvaluationSet
 from mover.losses import build_objective
+from mover.losses.objective import resolve_weights
+from mover.losses.pool import check_pool
 from mover.models.forms import check_audio_form, check_image_form, check_text_form
 from mover.train.checkpoint import load_checkpoint_tokenizer
 from mover.train.device import pick_device
@@ -112,6 +114,8 @@ def check_run(config: Config, *, resume: bool = False, overwrite: bool = False, 
     if clips is not None:
         train_set = _check_training(checks, config, clips, tokenizer, progress)
         validation = _check_evaluation(checks, config, clips, tokenizer, progress)
+    if train_set is not None and resolve_weights(config.objective)["pool"] > 0:
+        checks.run("objective", lambda: check_pool(len(train_set), config.objective.matching.by))
     if checks.problems or device is None or clips is None or train_set is None:
         raise Problems(checks.problems)
     if tokenizer is not None:

@@ -10,7 +10,7 @@ import torch
 
 from mover.config import TransportConfig
 from mover.losses import Objective
-from mover.losses.embeddings import Clips, pairs_of
+from mover.losses.embeddings import pairs_of
 from mover.losses.matching import match_groups, units_of
 from mover.losses.pool import PoolContrast
 from mover.losses.transport import transport_pairs
@@ -86,12 +86,8 @@ def _kept(batch: BatchRows, objective: Objective, together: Collection[str]) -> 
     order = [anchor, *(m for m in range(len(batch.modalities)) if m != anchor)]
     if batch.there.sum(1).min() < 2:
         return None
-    present = None if batch.clips.present is None else batch.clips.present[order]
-    found = match_groups(
-        Clips(tuple(batch.clips.rows[m] for m in order), present),
-        objective.config.matching,
-        units_of([batch.modalities[m] for m in order], together),
-    )
+    units = units_of([batch.modalities[m] for m in order], together)
+    found = match_groups(batch.clips.in_order(order), objective.config.matching, units)
     members = found.members[found.kept].cpu().numpy()
     owners = np.stack([batch.owner[m][members[:, i]] for i, m in enumerate(order)], axis=1)
     right = (owners == owners[:, :1]).all(1)

@@ -14,6 +14,7 @@ from mover.config import Config
 from mover.configs import load_config
 from mover.data.manifest import Clip, write_manifest
 from mover.errors import Problems
+from mover.losses import pool
 from mover.train import checks as checks_module
 from mover.train.checks import check_run
 from mover.train.trainer import train
@@ -82,6 +83,15 @@ def test_objectives_that_do_not_fit_are_told_before_any_data_is_read(settings: d
     cyclic = {"objective.weights": "cyclic", "objective.volume": "log"}
     told = problems(load_config("demo", {**away, **cyclic}))
     assert told[0].startswith("objective.weights: cyclic is the product") and told[1].startswith("data.manifest: There")
+
+
+def test_a_pool_beyond_memory_is_told_before_anything_is_decoded(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "MEMORY_BOUND", 1000)
+    partly = {"objective.preset": "mover-pool", "data.aligned_fraction": 0.5, "output": str(tmp_path / "runs")}
+    (told,) = problems(load_config("demo", {**settings, **partly}))
+    assert told.startswith("objective.pool matches 12 clips in one plan, about ")
 
 
 def test_a_missing_manifest_is_told_once(settings: dict[str, Any], tmp_path: Path) -> None:
