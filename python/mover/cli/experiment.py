@@ -26,7 +26,8 @@ experiments.
 
 Each variant and seed is a run of its own, <output>/<experiment>/<variant>/seed-N, trained and evaluated as by
 `mover train` and `mover evaluate`. What is complete is left as it is, what was interrupted goes on from its checkpoint,
-so the same command continues an experiment that was stopped. Results go to <output>/<experiment>: results.json,
+so the same command continues an experiment that was stopped. A run that another experiment has made with equal settings
+is not trained again, but evaluated. Results go to <output>/<experiment>: results.json,
 results.md and figures. <output> is runs/experiments, or output=FOLDER.
 
 Any setting of a run (mover train --help) that the experiment does not vary can be given, for all runs:
@@ -94,6 +95,7 @@ def _list(definition: Definition, runs: list[Run]) -> int:
     """What would be done."""
     from mover.experiments.data import needed
     from mover.experiments.record import state_of
+    from mover.experiments.reuse import find_equal
 
     for commands in needed(definition, runs).values():
         print("\n".join(f"$ {command}" for command in commands))
@@ -101,8 +103,11 @@ def _list(definition: Definition, runs: list[Run]) -> int:
     for run in runs:
         state, changed = state_of(run)
         start = f", starts from {', '.join(start.name for start in run.starts)}" if run.starts else ""
+        equal = find_equal(run) if state in ("new", "other settings") else None
+        taken = "" if equal is None else f", trained as {'/'.join(equal.parts[-3:])}"
         print(
-            f"{run.name:<{width}}  {run.config.train.steps} steps{start}: {state}{f' ({changed})' if changed else ''}"
+            f"{run.name:<{width}}  {run.config.train.steps} steps{start}: "
+            f"{state}{f' ({changed})' if changed else ''}{taken}"
         )
     return 0
 

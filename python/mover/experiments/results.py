@@ -22,7 +22,10 @@ from mover.experiments.definition import Column, Definition
 from mover.experiments.plan import Cell, Run, cells_of
 from mover.experiments.record import number_of, read_record, state_of
 
-_OF_A_RUN = ("metrics", "validation", "matches", "cost", "seconds", "best", "resumed", "built_from", "hardware")
+_OF_A_RUN = (
+    "metrics", "validation", "matches", "cost", "seconds", "best", "resumed", "built_from", "hardware",
+    "taken_from",
+)  # fmt: skip
 
 
 def gather(definition: Definition, runs: Sequence[Run], config: str, overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from mover.errors import UserError
 from mover.experiments.definition import Definition
 from mover.experiments.plan import Run
 from mover.experiments.record import State, asked, number_of, read_record, state_of
+from mover.experiments.reuse import find_equal
 from mover.experiments.worker import BUSY
 from mover.train.logging import read_log
 
@@ -92,7 +93,8 @@ def make_runs(
                     break
                 waiting.remove(ready)
                 resume = states[ready.name][0] == "unfinished"
-                running.append(_Process(ready, _start(definition, ready, resume, threads), time.monotonic()))
+                equal = None if resume else find_equal(ready)
+                running.append(_Process(ready, _start(definition, ready, resume, equal, threads), time.monotonic()))
             signals.children = [process.child for process in running]
             if not running:
                 break
@@ -119,13 +121,16 @@ def _settle_left_out(waiting: list[Run], sweep: Sweep, bar: _Bar) -> None:
             bar.done(run, f"left out: {sweep.failed[run.name]}")
 
 
-def _start(definition: Definition, run: Run, resume: bool, threads: int | None) -> subprocess.Popen[str]:
+def _start(
+    definition: Definition, run: Run, resume: bool, equal: Path | None, threads: int | None
+) -> subprocess.Popen[str]:
     settings = run.config.model_dump(mode="json")
     if threads is not None:
         settings["train"]["threads"] = settings["train"]["threads"] or threads
     job = {
         "experiment": definition.name, "cell": run.cell, "variant": run.variant, "value": run.value, "seed": run.seed,
         "asked": asked(run), "config": settings, "record": str(run.record), "resume": resume,
+        "take": None if equal is None else str(equal),
     }  # fmt: skip
     try:
         run.output.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +162,7 @@ def _settle(process: _Process, definition: Definition, sweep: Sweep, bar: _Bar, 
         process.child.stdin.close()
     if code == 0:
         sweep.made.append(run.name)
-        bar.done(run, f"{_numbers(run, definition)}  ({_clock(time.monotonic() - process.began)})")
+        bar.done(run, f"{_numbers(run, definition)}  ({_clock(time.monotonic() - process.began)}{_origin(run)})")
     elif stopped:
         bar.say(f"{run.name}: stopped, and goes on from its last checkpoint next time")
     elif code == BUSY:
@@ -175,6 +180,11 @@ def _numbers(run: Run, definition: Definition) -> str:
         value = number_of(record, column)
         found += [] if value is None else [f"{column.label} {value:.1f}"]
     return "  ".join(found)
+
+
+def _origin(run: Run) -> str:
+    taken = (read_record(run.record) or {}).get("taken_from")
+    return "" if taken is None else f", trained as {taken}"
 
 
 def _last_words(run: Run) -> str:

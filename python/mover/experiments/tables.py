@@ -66,6 +66,13 @@ def notes(found: Mapping[str, Any]) -> str:
     made = found["made_by"]
     if made:
         lines.append("; ".join(f"{key}: {_counted(values)}" for key, values in made.items() if values) + ".")
+    taken = {
+        (cell["label"], run["taken_from"].rpartition("/")[0])
+        for cell in found["cells"].values() for run in cell["runs"].values() if run.get("taken_from")
+    }  # fmt: skip
+    if taken:
+        listed = ", ".join(f"{label} ({source})" for label, source in sorted(taken))
+        lines.append(f"Trained for another experiment, with equal settings, and evaluated here: {listed}.")
     if found["absent"]:
         lines.append(f"Not complete, and not in the tables: {', '.join(found['absent'])}.")
     return "\n".join([*found["notes"], *lines])

@@ -66,6 +66,7 @@ def _run(job: dict[str, Any]) -> int:
     from mover.config import Config
     from mover.experiments.matches import match_history
     from mover.experiments.record import write_record
+    from mover.experiments.reuse import forget, origin_of, take
     from mover.train.built_from import built_from
     from mover.train.device import pick_device
     from mover.train.logging import read_log
@@ -76,10 +77,15 @@ def _run(job: dict[str, Any]) -> int:
     record = Path(job["record"])
     record.unlink(missing_ok=True)
     began = time.perf_counter()
-    outcome = train(config, resume=job["resume"], overwrite=not job["resume"], console=Console(width=120))
+    folder, resume = RunFolder(config.folder), job["resume"]
+    if job["take"] is not None:
+        take(Path(job["take"]), folder)
+        resume = True
+    elif not resume:
+        forget(folder)
+    outcome = train(config, resume=resume, overwrite=not resume, console=Console(width=120))
     if outcome.signum is not None:
         return 128 + outcome.signum
-    folder = RunFolder(config.folder)
     threads = torch.get_num_threads()
     metrics = {
         name: _evaluated(folder, name, asked, config.train.device, threads) for name, asked in job["asked"].items()
@@ -96,9 +102,10 @@ def _run(job: dict[str, Any]) -> int:
             "matches": match_history(folder, log),
             "cost": _cost(config, log),
             "seconds": round(time.perf_counter() - began, 1),
-            "resumed": job["resume"],
+            "resumed": resume,
             "built_from": built_from(),
             "hardware": _hardware(pick_device(config.train.device), threads),
+            **(origin_of(folder.path) or {}),
         },
     )
     return 0

@@ -24,7 +24,7 @@ from mover.experiments.plan import plan_runs
 from mover.experiments.record import state_of
 from mover.experiments.runner import Sweep, make_runs
 from mover.train import trainer
-from mover.train.logging import read_log
+from mover.train.logging import RunLog, read_log
 
 from .conftest import EXPERIMENT, make_manifest
 
@@ -78,15 +78,15 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(define: Define, monkeypa
     whole, _ = sweep(define(), seeds=1, only=["plain"], overrides={"output": "whole"})
     assert whole.made
     run = plan_runs(define(), seeds=1, only=["plain"])[0]
-    real, count = trainer._update, iter(range(99))
+    real = RunLog.write
 
-    def update(*given: Any) -> Any:
-        if next(count) == 3:
+    def write(log: RunLog, kind: str, step: int, **fields: Any) -> None:
+        if step == 3:
             raise MemoryError
-        return real(*given)
+        real(log, kind, step, **fields)
 
     with monkeypatch.context() as patched:
-        patched.setattr(trainer, "_update", update)
+        patched.setattr(RunLog, "write", write)
         with pytest.raises(MemoryError):  # after the checkpoint of step 2
             trainer.train(run.config, console=Console(file=io.StringIO()))
     assert state_of(run) == ("unfinished", "")
