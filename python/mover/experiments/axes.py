@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,11 @@ def number(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
 
+def readable(direction: str) -> str:
+    """The name of a direction; where a digit stands before the 2, `view1 → view2` for view12view2."""
+    return re.sub(r"(?<=\d)2(?=[A-Za-z])", " → ", direction)
+
+
 def validation_line(axes: Axes, cell: Mapping[str, Any], **style: Any) -> tuple[str, Line2D] | None:
     """Validation R@1 of a cell over the steps: a line of the mean, a band from the lowest to the highest of the seeds.
 
@@ -42,4 +48,4 @@ def validation_line(axes: Axes, cell: Mapping[str, Any], **style: Any) -> tuple[
     recall = np.array([[number(curve[step].get(shown)) for step in steps] for curve in curves])
     line = axes.plot(steps, recall.mean(axis=0), linewidth=1.6, **style)[0]
     axes.fill_between(steps, recall.min(axis=0), recall.max(axis=0), color=line.get_color(), alpha=0.12, linewidth=0)
-    return shown, line
+    return readable(shown), line

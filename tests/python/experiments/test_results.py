@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mover.errors import UserError
+from mover.experiments.axes import readable
 from mover.experiments.definition import Column, Definition
 from mover.experiments.docs import check_page, write_docs
 from mover.experiments.figures import draw_figures
@@ -83,6 +84,11 @@ def test_joint_and_pairs_are_found_whatever_the_modalities_are_called() -> None:
     assert number_of(record, Column("test", "cost", "ms a step", "")) == 2.5
     assert number_of(record, Column("test", "one2four", "R@1", "")) is None
     assert number_of(record, Column("away", "pairs", "R@1", "")) is None
+
+
+def test_directions_between_numbered_modalities_can_be_read() -> None:
+    directions = ("view12view2", "view22view1+view3", "T2VA", "text2still", "one2two+three")
+    assert [*map(readable, directions)] == ["view1 → view2", "view2 → view1+view3", *directions[2:]]
 
 
 def test_numbers_of_commands_are_found_by_paths() -> None:
