@@ -58,14 +58,17 @@ static mover_status go(sinkhorn_problem *q, double from, double to, double longe
     return R(sinkhorn_refresh)(q, by_scales, exec);
 }
 
-/* One step; *error is the L1 error after it. *moved is 0, and the state as before, where no length helps. */
+/* One step; *error is the L1 error after it. *moved is 0, and the state as before, where no direction or length helps.
+ */
 static mover_status step(sinkhorn_problem *q, double *error, double *travelled, int *moved, const mover_exec *exec) {
     const double value = semi_dual(q), before = *error;
     double slope, longest, at = 0;
     MOVER_TRY(direction(q, before, &slope, &longest, exec));
     *moved = 0;
+    /* Columns that the kernel hardly reaches may leave no direction, or one that is not finite. */
+    if (!(slope > 0 && slope <= DBL_MAX && longest <= DBL_MAX)) return MOVER_OK;
     double length = fmin(1, LONGEST / longest);
-    for (int halving = 0; halving <= MOST_HALVINGS && slope > 0; halving++, length /= 2) {
+    for (int halving = 0; halving <= MOST_HALVINGS; halving++, length /= 2) {
         MOVER_TRY(go(q, at, length, longest, travelled, exec));
         at = length;
         *error = R(sinkhorn_column_error)(q);

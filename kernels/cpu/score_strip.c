@@ -62,7 +62,7 @@ static void sort_groups(int64_t begin, int64_t end, void *ctx) {
         call->present_to[j] = (uint8_t)front;
         for (int64_t r = members - 1; r >= 0; r--)
             if (!mask[r]) place[--back] = (uint8_t)r;
-        if (call->score == MOVER_SCORE_COSINE) continue;
+        if (call->score == MOVER_SCORE_COSINE || d == 0) continue;
         real *copy = call->copy + j * members * d;
         for (int64_t r = 0; r < front; r++)
             memcpy(copy + r * d, task->others + (j * members + place[r]) * d, (size_t)d * sizeof(real));

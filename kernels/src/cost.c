@@ -59,6 +59,7 @@ mover_status mover_cost_backward(const mover_cost_desc *desc, const void *x, con
     MOVER_TRY(mover_check_pointer(function, "x", x, desc->batch * desc->n * desc->d));
     MOVER_TRY(mover_check_pointer(function, "y", y, desc->batch * desc->m * desc->d));
     MOVER_TRY(mover_check_pointer(function, "grad_cost", grad_cost, desc->batch * desc->n * desc->m));
+    if (desc->batch == 0 || desc->d == 0 || (desc->n == 0 && desc->m == 0)) return MOVER_OK;
     MOVER_TRY(mover_check_workspace(function, workspace, bytes, needed));
     return MOVER_CALL(exec, desc->dtype, cost_backward, desc, x, y, grad_cost, grad_x, grad_y, workspace, exec);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 enum { ALIGNMENT = 64 };
+static const size_t largest = SIZE_MAX / 2 / ALIGNMENT * ALIGNMENT - ALIGNMENT; /* with room to align the base */
 
 mover_arena mover_arena_over(void *workspace) {
     const uintptr_t address = (uintptr_t)workspace;
@@ -17,7 +18,7 @@ mover_arena mover_arena_over(void *workspace) {
 void *mover_take(mover_arena *arena, int64_t rows, int64_t columns, size_t size) {
     size_t bytes;
     if (rows < 0 || columns < 0 || __builtin_mul_overflow((size_t)rows, (size_t)columns, &bytes) ||
-        __builtin_mul_overflow(bytes, size, &bytes) || bytes > SIZE_MAX / 2 - arena->used) {
+        __builtin_mul_overflow(bytes, size, &bytes) || bytes > largest - arena->used) {
         arena->overflow = 1;
         return NULL;
     }

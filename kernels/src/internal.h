@@ -38,7 +38,7 @@ mover_status mover_check_pointer(const char *function, const char *name, const v
 mover_status mover_check_workspace(const char *function, const void *workspace, size_t bytes, size_t needed);
 mover_status mover_check_dtype(const char *function, mover_dtype dtype);
 mover_status mover_check_precision(const char *function, mover_precision precision, const mover_exec *exec);
-/* n1 * n2 * n3 elements of 8 bytes must be addressable. */
+/* n1 * n2 * n3 elements of 8 bytes must be addressable; a size of 0 counts as 1. */
 mover_status mover_check_volume(const char *function, int64_t n1, int64_t n2, int64_t n3);
 /* The backend must be part of this build. */
 mover_status mover_check_exec(const char *function, const mover_exec *exec);

@@ -76,8 +76,9 @@ mover_status mover_check_precision(const char *function, mover_precision precisi
 
 mover_status mover_check_volume(const char *function, int64_t n1, int64_t n2, int64_t n3) {
     const int64_t most = INT64_MAX / (int64_t)sizeof(double);
-    if (n1 == 0 || n2 == 0 || n3 == 0) return MOVER_OK;
-    if (n1 <= most / n2 && n1 * n2 <= most / n3) return MOVER_OK;
+    /* An empty array fits, but the product of its other sizes must, too: callers multiply in any order. */
+    const int64_t m1 = mover_max(n1, 1), m2 = mover_max(n2, 1), m3 = mover_max(n3, 1);
+    if (m1 <= most / m2 && m1 * m2 <= most / m3) return MOVER_OK;
     return mover_fail(MOVER_ERROR_OVERFLOW,
                       "%s: an array of %lld x %lld x %lld elements does not fit the address space", function,
                       (long long)n1, (long long)n2, (long long)n3);
