@@ -227,6 +227,11 @@ class TransportConfig(Section):
         description="mover term and positives transport: by how much the cost of a known pair, of the aligned rows, is "
         "lowered before plans are made, in units of squared distance",
     )
+    shard_rows: NonNegativeInt = Field(
+        8192,
+        description="of several processes: clips of a batch from which on they divide the rows of every problem among "
+        "themselves to solve it; 0: never, each solves all of it",
+    )
 
 
 class MatchingConfig(Section):
