@@ -5,11 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mover import ops
 from mover.config import Coupling, TransportConfig
 from mover.errors import UserError
 from mover.losses.embeddings import Clips
-from mover.losses.transport import Pairs, pair_costs, pair_masses, settings, transport_pairs
+from mover.losses.transport import Pairs, pair_costs, pair_masses, solve, transport_pairs
 
 
 class Coupled(NamedTuple):
@@ -42,7 +41,7 @@ def couple(
         lowered = lowered - config.guide * _known(costs, aligned)
     a, b = pair_masses(clips, pairs)
     if coupling == "transport":
-        return Coupled(ops.sinkhorn(lowered, a, b, **settings(config)).plan, costs)
+        return Coupled(solve(lowered, a, b, config).plan, costs)
     return Coupled(_row_softmax(-lowered / config.epsilon, a, b), costs)
 
 

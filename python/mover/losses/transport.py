@@ -1,15 +1,21 @@
-"""Entropic transport between pairs of modalities, in one batched call."""
+"""Entropic transport between pairs of modalities, in one batched call.
+
+Of a large batch the processes of a run divide the rows among themselves while they solve (`transport.shard_rows`). All
+of them then have to ask for the same plans, and all get them whole.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from mover import ops
 from mover.config import TransportConfig
+from mover.distributed.sinkhorn import sharded_sinkhorn
 from mover.losses.embeddings import Clips
-from mover.results import TransportResult
+from mover.results import SinkhornResult, TransportResult
 
 Pairs = Sequence[tuple[int, int]]
 """Positions of modalities."""
@@ -20,7 +26,18 @@ def transport_pairs(clips: Clips, pairs: Pairs, config: TransportConfig) -> Tran
 
     Every modality has to have a row. The plan of a row that is not there is 0.
     """
-    return ops.transport(*_sides(clips.rows, pairs), *pair_masses(clips, pairs), **settings(config))
+    a, b = pair_masses(clips, pairs)
+    if not _divides(clips.rows[0].shape[0], config):
+        return ops.transport(*_sides(clips.rows, pairs), a, b, **settings(config))
+    cost = pair_costs(clips, pairs)
+    plan, *others = solve(cost, a, b, config)
+    return TransportResult(plan, cost, *others)
+
+
+def solve(cost: Tensor, a: Tensor | None, b: Tensor | None, config: TransportConfig) -> SinkhornResult:
+    """The plans of costs (pairs, B, B) with masses (pairs, B), None uniform. No gradient goes to the masses."""
+    solver = sharded_sinkhorn if _divides(cost.shape[-1], config) else ops.sinkhorn
+    return solver(cost, a, b, **settings(config))
 
 
 def envelope_values(solved: TransportResult, clips: Clips, pairs: Pairs) -> Tensor:
@@ -37,6 +54,9 @@ def envelope_values(solved: TransportResult, clips: Clips, pairs: Pairs) -> Tens
 
 def self_values(clips: Clips, config: TransportConfig) -> Tensor:
     """The optimal value (k) of transport from every modality to itself."""
+    if _divides(clips.rows[0].shape[0], config):
+        itself = [(m, m) for m in range(len(clips.rows))]
+        return envelope_values(transport_pairs(clips, itself, config), clips, itself)
     rows, masses = torch.stack(clips.rows), clips.masses()
     return ops.transport_value(rows, rows, masses, masses, **settings(config))
 
@@ -55,6 +75,12 @@ def pair_masses(clips: Clips, pairs: Pairs) -> tuple[Tensor, Tensor] | tuple[Non
     """The masses (pairs, B) of the rows of the first and of the second modality; None where every row is there."""
     masses = clips.masses()
     return (None, None) if masses is None else _sides(masses.unbind(), pairs)
+
+
+def _divides(size: int, config: TransportConfig) -> bool:
+    """Whether the processes of the run solve together for plans of so many rows."""
+    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return several and 0 < config.shard_rows <= size
 
 
 def _sides(tensors: Sequence[Tensor], pairs: Pairs) -> tuple[Tensor, Tensor]:
