@@ -119,7 +119,7 @@ def _gradient(group: dist.ProcessGroup) -> Tensor:
     problem = differentiated()
     cost = problem.cost.clone().requires_grad_()
     plan = lambda c: sharded_sinkhorn(c, *problem[1:3], **problem.settings(), group=group).plan  # noqa: E731
-    assert gradcheck(plan, cost)
+    assert dist.get_world_size(group) != 2 or gradcheck(plan, cost)  # minutes of exchanges, if all did
     (gradient,) = torch.autograd.grad((plan(cost) * weights(cost)).sum(), cost)
     return gradient
 
