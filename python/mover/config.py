@@ -41,6 +41,7 @@ Anchoring = Literal["fixed", "rotating", "all"]
 Positives = Literal["paired", "transport", "mixed"]
 ContrastBy = Literal["volume", "cosine"]
 MatchedBy = Literal["transport", "softmax"]
+Parallel = Literal["ddp", "fsdp"]
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -403,7 +404,15 @@ class TrainConfig(Section):
     """The loop."""
 
     steps: PositiveInt = Field(10000, description="optimiser steps of the whole run")
-    batch_size: PositiveInt = Field(64, description="clips per step")
+    batch_size: PositiveInt = Field(64, description="clips per step, of all processes together")
+    micro_batch: NonNegativeInt = Field(
+        0,
+        description="clips that a process encodes at once, in two passes: the same gradient in less memory and more "
+        "time; 0: all at once",
+    )
+    parallel: Parallel = Field(
+        "ddp", description="of several processes (torchrun): ddp, each has the model; fsdp, each has a shard of it"
+    )
     start_from: tuple[Path, ...] = Field(
         (),
         description="earlier runs, or checkpoints of such, whose trained towers and heads this one begins with: of "
@@ -417,7 +426,13 @@ class TrainConfig(Section):
         50, description="steps between diagnostics of the batch in log.jsonl, which watch for a collapse; 0: none"
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
-    threads: NonNegativeInt = Field(0, description="CPU threads of torch; 0: all cores")
+    threads: NonNegativeInt = Field(
+        0, description="CPU threads of torch in each process; 0: all cores, shared by the processes of a machine"
+    )
+    skip_limit: NonNegativeInt = Field(
+        5, description="steps in a row that may be left out because loss or gradient is not finite, before it stops"
+    )
+    keep_checkpoints: PositiveInt = Field(1, description="the last so many checkpoints are kept, beside the best")
 
 
 class EvaluateConfig(Section):

@@ -16,3 +16,10 @@ class Problems(UserError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+
+
+class Told(UserError):
+    """Another process of the run has said what is wrong; this one ends without a word."""
+
+    def __init__(self) -> None:
+        super().__init__("another process of the run says what is wrong")

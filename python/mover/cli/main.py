@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from mover.cli.parser import Parser
-from mover.errors import Problems, UserError
+from mover.errors import Problems, Told, UserError
 
 COMMANDS = {
     "synth": "make a data set by rule: clips, or vectors",
@@ -41,6 +41,10 @@ the demo, from nothing to Recall@1:
 mover COMMAND --help explains a command."""
 
 
+if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # before torch is imported: DDP warns of what is meant to be so
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: that of the process) and return the exit code.
 
@@ -54,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         problems = [" ".join(problem.split()) for problem in error.problems]
         head = "" if len(problems) == 1 else f"{len(problems)} things to put right:\n  "
         print(f"error: {head}" + "\n  ".join(problems), file=sys.stderr)
+        return 2
+    except Told:
         return 2
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

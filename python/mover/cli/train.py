@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from mover.cli.parser import Parser, add_config_option, add_settings, parse_settings
@@ -16,6 +17,10 @@ printed and all paths are checked.
   mover train --config demo name=gram objective.preset=gram train.steps=100
   mover train --config msrvtt --check
   mover train --config runs/demo/config.yaml --resume
+
+On several GPUs or machines (docs/scaling.md), each step the whole train.batch_size:
+
+  torchrun --standalone --nproc-per-node 8 scripts/train.py --config msrvtt
 
 Results go to <output>/<name>: config.yaml, log.jsonl, checkpoints/last and checkpoints/best, curves.png, plan.png,
 plans.
@@ -35,12 +40,14 @@ def run(argv: Sequence[str]) -> int:
     add_settings(parser, argv)
     options, config = parse_settings(parser, argv)
     source = None if options.config is None else find_config(options.config)
-    print(config_text(config, source, vars(options)), flush=True)
+    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started, one tells
+        print(config_text(config, source, vars(options)), flush=True)
 
     if options.check:
+        from mover.distributed.world import World
         from mover.train.checks import check_run
 
-        ready = check_run(config, resume=options.resume, overwrite=options.overwrite)
+        ready = check_run(config, resume=options.resume, overwrite=options.overwrite, world=World.announced())
         print("checked, and nothing stands in the way:")
         for setting, text in ready.findings.items():
             print(f"  {setting:<24} {text}")

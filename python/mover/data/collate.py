@@ -25,10 +25,11 @@ rows that a clip has, and length, int64 (B,), how many these are.
 A modality served by the feature cache: tower_output, float32 (B, …), in place of all these.
 present: modality to bool (B,). The rows of clips that lack a modality are zeros, or padding, and stand for nothing:
 the model leaves them out.
-In training, aligned: how many of the rows, the first ones, are of one clip in every modality (`mover.data.batches`);
-ids and index of the others are those of their first modality. together: the modalities in which every row is of one
-clip. owner: modality to int64 (B,), the position in the dataset of the clip that each row is of; of use to diagnostics,
-and as a name for the row: which of two modalities are equal is not to be learnt from.
+In training, aligned: how many of the rows, the first ones, are of one clip in every modality (`mover.data.batches`), of
+the whole batch where a process has a share of it; ids and index of the others are those of their first modality.
+together: the modalities in which every row is of one clip. owner: modality to int64 (B,), the position in the dataset
+of the clip that each row is of; of use to diagnostics, and as a name for the row: which of two modalities are equal is
+not to be learnt from.
 """
 
 

@@ -2,7 +2,7 @@
 
 Training: `mover.data.batches` says which clips are in the batch of a step; a clip that cannot be decoded is replaced by
 the first one of its kind, in an order of its own, not in the batch yet. So a step yields the same batch whatever came
-before it, always full, never with a clip twice.
+before it, always full, never with a clip twice. Of several processes each prepares its share of the rows.
 Evaluation: the clips in order; the last batch may be smaller.
 """
 
@@ -19,6 +19,7 @@ from mover.data.batches import make_batches
 from mover.data.collate import Batch, Sample
 from mover.data.dataset import ClipDataset
 from mover.data.sampling import SUBSTITUTE, generator
+from mover.distributed.world import World
 from mover.errors import UserError
 
 
@@ -28,8 +29,16 @@ class Loader:
     steps_per_epoch: batches in one pass over the clips.
     """
 
-    def __init__(self, dataset: ClipDataset, batch_size: int, start_step: int = 0, steps: int | None = None) -> None:
+    def __init__(
+        self,
+        dataset: ClipDataset,
+        batch_size: int,
+        start_step: int = 0,
+        steps: int | None = None,
+        world: World | None = None,
+    ) -> None:
         self.dataset, self.batch_size = dataset, batch_size
+        self._world = world or World()
         count = len(dataset)
         if dataset.training and count < batch_size:
             raise UserError(
@@ -83,25 +92,31 @@ class Loader:
 
     def _training_batch(self, step: int) -> Batch:
         rows = self.batches.rows(step)
+        share = self._world.share(self.batch_size)
+        own = {modality: clips[share].tolist() for modality, clips in rows.clips.items()}
         wanted: dict[int, tuple[int, list[str]]] = {}  # clip to its epoch and what is wanted of it
-        for modality, clips in rows.clips.items():
-            for clip, epoch in zip(clips.tolist(), rows.epochs.tolist(), strict=True):
+        for modality, clips in own.items():
+            for clip, epoch in zip(clips, rows.epochs[share].tolist(), strict=True):
                 wanted.setdefault(clip, (epoch, []))[1].append(modality)
         drawn = {clip: self.dataset.sample(clip, epoch, names) for clip, (epoch, names) in wanted.items()}
-        taken = set(drawn)
+        taken = {clip for clips in rows.clips.values() for clip in clips.tolist()}
         found = {
             clip: self._substitute(clip, *wanted[clip], taken) if sample is None else sample
             for clip, sample in drawn.items()
         }
-        by_row = [{m: found[clips[i]] for m, clips in rows.clips.items()} for i in range(self.batch_size)]
+        by_row = [{m: found[clips[i]] for m, clips in own.items()} for i in range(share.stop - share.start)]
         batch = self.dataset.collate([_one_row(samples) for samples in by_row])
         batch["aligned"], batch["together"] = rows.aligned, rows.together
         batch["owner"] = {m: torch.tensor([row[m].index for row in by_row]) for m in rows.clips}
         return batch
 
     def _substitute(self, index: int, epoch: int, modalities: list[str], taken: set[int]) -> Sample:
-        """Another clip in the place of `index`, which cannot be decoded; added to `taken`."""
+        """Another clip in the place of `index`, which cannot be decoded; added to `taken`.
+
+        Processes do not know each other's substitutes: each has candidates of its own.
+        """
         alike = self.batches.alike(index)
+        alike = alike[alike % self._world.size == self._world.rank]
         for other in alike[generator(self.dataset.seed, SUBSTITUTE, epoch, index).permutation(len(alike))].tolist():
             if other in taken:
                 continue
@@ -126,13 +141,21 @@ def _one_row(samples: Mapping[str, Sample]) -> Sample:
     return Sample(first.id, first.index, values)
 
 
-def make_loader(dataset: ClipDataset, batch_size: int, *, start_step: int = 0, steps: int | None = None) -> Loader:
+def make_loader(
+    dataset: ClipDataset,
+    batch_size: int,
+    *,
+    start_step: int = 0,
+    steps: int | None = None,
+    world: World | None = None,
+) -> Loader:
     """A loader whose cache, if the data section asks for one, is filled.
 
     start_step, steps: the first step and the one before which to stop; a training loader without `steps` has no end,
-    an evaluation loader then makes one pass. Raises UserError when the clips do not fill a training batch.
+    an evaluation loader then makes one pass. world: of a training loader, whose batches are this process's share of
+    `batch_size` rows. Raises UserError when the clips do not fill a training batch.
     """
-    loader = Loader(dataset, batch_size, start_step, steps)
+    loader = Loader(dataset, batch_size, start_step, steps, world)
     dataset.prepare()
     return loader
 

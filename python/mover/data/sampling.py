@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-ORDER, CAPTION, FRAMES, WINDOW, SUBSTITUTE, ALIGNED, SHUFFLE, DIAGNOSTICS = range(8)
+ORDER, CAPTION, FRAMES, WINDOW, SUBSTITUTE, ALIGNED, SHUFFLE, DIAGNOSTICS, OBJECTIVE, DROPOUT = range(10)
 """Purposes: the second part of a key, so that draws for one purpose never depend on those for another."""
 
 

@@ -17,6 +17,7 @@ from mover.data.loader import make_loader
 from mover.data.manifest import Clip
 from mover.data.others import Others
 from mover.data.tokenizer import Tokenizer
+from mover.distributed.world import World
 from mover.evaluate.embeddings import Embeddings
 from mover.models.model import MoverModel
 from mover.train.device import autocast, to_device
@@ -77,6 +78,10 @@ class EvaluationSet:
         """Rows of a modality: C captions, or N clips, whether or not they have it."""
         return len(self.owner) if modality == "text" else len(self.clips)
 
+    def listed(self, modality: str) -> int:
+        """What is encoded of a modality: C captions, or the clips that have it as far as the manifest knows."""
+        return len(self.owner) if modality == "text" else len(self.datasets[modality])
+
     @functools.cached_property
     def owner(self) -> np.ndarray:
         """int64 (C,): the position among `clips` of each caption's clip; empty without text."""
@@ -114,19 +119,34 @@ class Piece:
 
 
 def embed(
-    model: MoverModel, data: EvaluationSet, *, batch_size: int, device: torch.device, precision: str = "float32"
+    model: MoverModel,
+    data: EvaluationSet,
+    *,
+    batch_size: int,
+    device: torch.device,
+    precision: str = "float32",
+    world: World | None = None,
 ) -> Embeddings:
     """Embeddings of all clips and all their captions, float32 unit rows.
 
     The model is put into evaluation mode and back. A clip that cannot be used keeps its place, with zeros and
-    `present` false.
+    `present` false. Of the processes of `world` each encodes its share of the batches, and all have the whole.
     """
+    world = world or World()
     vectors = {m: np.zeros((data.rows(m), model.embed_dim), dtype=np.float32) for m in data.datasets}
     with inference(model, device, precision):
         for modality, found in vectors.items():
-            for piece in pieces(model, data, modality, batch_size=batch_size, device=device):
+            own = world.share(-(-data.listed(modality) // batch_size))
+            for piece in pieces(
+                model, data, modality, batch_size=batch_size, device=device, start=own.start, stop=own.stop
+            ):
                 found[piece.places] = piece.rows
-    return Embeddings([clip.id for clip in data.clips], vectors, data.owner, data.present(), data.labels())
+            world.add_up(torch.from_numpy(found))  # to the zeros of the others
+    unusable = {m: torch.from_numpy(~flags).int() for m, flags in data.present().items()}
+    for flags in unusable.values():
+        world.add_up(flags)
+    present = {m: flags.numpy() == 0 for m, flags in unusable.items()}
+    return Embeddings([clip.id for clip in data.clips], vectors, data.owner, present, data.labels())
 
 
 @contextmanager
@@ -142,18 +162,27 @@ def inference(model: MoverModel, device: torch.device, precision: str) -> Iterat
 
 
 def pieces(
-    model: MoverModel, data: EvaluationSet, modality: str, *, batch_size: int, device: torch.device, start: int = 0
+    model: MoverModel,
+    data: EvaluationSet,
+    modality: str,
+    *,
+    batch_size: int,
+    device: torch.device,
+    start: int = 0,
+    stop: int | None = None,
 ) -> Iterator[Piece]:
-    """The embeddings of a modality, batch by batch, from batch number `start` on, within `inference`.
+    """The embeddings of a modality, batch by batch, from batch number `start` to the one before `stop`, or to the last;
+    within `inference`.
 
     A batch depends on its number and on `batch_size` alone. Batches without a clip that can be used are left out.
     """
     found = _captions if modality == "text" else _media
-    yield from found(model, data, modality, batch_size, device, start)
+    last = -(-data.listed(modality) // batch_size)
+    yield from found(model, data, modality, batch_size, device, range(start, last if stop is None else stop))
 
 
 def _captions(
-    model: MoverModel, data: EvaluationSet, modality: str, size: int, device: torch.device, start: int
+    model: MoverModel, data: EvaluationSet, modality: str, size: int, device: torch.device, steps: range
 ) -> Iterator[Piece]:
     """Captions of like length share a batch, so that little is padded."""
     dataset, tokenizer = data.datasets[modality], data.tokenizer
@@ -161,7 +190,7 @@ def _captions(
     texts, _ = dataset.captions()
     served = dataset.outputs.get(modality)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    for step in range(start, -(-len(texts) // size)):
+    for step in steps:
         chosen = order[step * size : (step + 1) * size]
         if served is None:
             input_ids, attention_mask = tokenizer.encode([texts[i] for i in chosen])
@@ -172,10 +201,10 @@ def _captions(
 
 
 def _media(
-    model: MoverModel, data: EvaluationSet, modality: str, size: int, device: torch.device, start: int
+    model: MoverModel, data: EvaluationSet, modality: str, size: int, device: torch.device, steps: range
 ) -> Iterator[Piece]:
     place = data.place
-    for batch in make_loader(data.datasets[modality], size, start_step=start):
+    for batch in make_loader(data.datasets[modality], size, start_step=steps.start, steps=steps.stop):
         rows = _rows(model.encode(modality, to_device(batch[modality], device)))
         places = np.array([place[name] for name in batch["ids"]], dtype=np.int64)
         yield Piece(int(batch["index"][0]) // size, places, rows)

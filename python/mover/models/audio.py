@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mover.config import AudioTowerConfig, TowerConfig
 from mover.errors import UserError
@@ -73,6 +73,10 @@ class AudioEncoder(Tower):
         counts = valid.sum(1, keepdim=True).clamp_min(1)
         # A product, not a masked sum: one pass, and tokens that are not valid are finite.
         return torch.bmm((valid / counts).to(tokens.dtype).unsqueeze(1), tokens).squeeze(1).float()
+
+    def layers_apart(self) -> tuple[nn.Module, ...]:
+        """None: all layers read one table of relative positions."""
+        return ()
 
     def architecture(self) -> dict[str, Any]:
         """Sizes of the BEATs network."""

@@ -116,7 +116,7 @@ class MoverModel(nn.Module):
                 name, rate = "towers", tower_rate * config.layer_decay**depth
                 if config.layer_decay < 1:
                     name = f"towers, {depth} below the top"
-            decays = parameter.squeeze().ndim >= 2
+            decays = sum(size > 1 for size in parameter.shape) >= 2
             key = name if decays else f"{name}, no decay"
             decay = config.weight_decay if decays else 0.0
             empty: dict[str, Any] = {"name": key, "params": [], "lr": rate, "weight_decay": decay}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MethodType
 from typing import Any, Self
 
@@ -35,6 +35,7 @@ class Tower(nn.Module):
         super().__init__()
         self._depths: dict[nn.Parameter, int] = {}
         self._frozen: list[nn.Module] = []
+        self._layers: tuple[nn.Module, ...] = ()
 
     def finish(self, output: Tensor) -> Tensor:
         """From the body's output, float32 (B, *output_shape), to the tower's, float (B, width)."""
@@ -86,6 +87,7 @@ class Tower(nn.Module):
                 f"{field}.trained_layers: the tower has {count} layers, got {trained}. "
                 "Give at most as many, or none to train the whole tower."
             )
+        self._layers = tuple(layers)
         depths = dict.fromkeys(body.parameters(), count)
         for depth, layer in enumerate(reversed(layers)):
             depths.update(dict.fromkeys(layer.parameters(), depth))
@@ -109,6 +111,14 @@ class Tower(nn.Module):
         0: the last layer and what is behind it. The number of layers: embeddings, and what several layers share.
         """
         yield from self._depths.items()
+
+    def layers_apart(self) -> tuple[nn.Module, ...]:
+        """The layers of the body whose parameters nothing else reads, from the first to the last."""
+        return self._layers
+
+    def exchange_parameters(self, new: Mapping[nn.Parameter, nn.Parameter]) -> None:
+        """Know the parameters that have taken the place of others, as when they were put into shards."""
+        self._depths = {new[parameter]: depth for parameter, depth in self._depths.items()}
 
     def train(self, mode: bool = True) -> Self:
         """As for any module, but what is frozen stays in evaluation mode: it has no dropout."""

@@ -4,6 +4,7 @@
     architecture.json      what builds the towers again, also where the files they began from are not there
     objective.safetensors  temperatures
     state.pt               step, best validation so far, optimiser and random state; only needed to resume
+    optimizer              of a run in shards (train.parallel: fsdp), in place of the optimiser in state.pt
     config.yaml            the whole configuration of the run
     tokenizer.json         the tokenizer of the captions; only of a run with text
 
@@ -27,6 +28,8 @@ from torch import nn
 from mover.config import Config, DataConfig
 from mover.configs import load_config, save_config
 from mover.data.tokenizer import Tokenizer
+from mover.distributed.shards import Shards
+from mover.distributed.world import World
 from mover.durable_file import flush
 from mover.errors import UserError
 from mover.models.model import MoverModel
@@ -37,6 +40,7 @@ OBJECTIVE = "objective.safetensors"
 STATE = "state.pt"
 CONFIG = "config.yaml"
 TOKENIZER = "tokenizer.json"
+OPTIMIZER = "optimizer"
 FILES = (MODEL, ARCHITECTURE, OBJECTIVE, STATE, CONFIG, TOKENIZER)
 
 
@@ -48,9 +52,32 @@ def save_checkpoint(
     state: dict[str, Any],
     config: Config,
     tokenizer: Tokenizer | None,
+    world: World | None = None,
+    shards: Shards | None = None,
 ) -> None:
-    """Write a checkpoint to `folder`, in place of the one there; `tokenizer` None: the run has no text."""
-    aside = _aside(folder)
+    """Write a checkpoint to `folder`, in place of the one there.
+
+    Args:
+        model, objective, config: of the run. state: as `load_state` gives it.
+        tokenizer: None: the run has no text.
+        world: the processes of the run, all of which have to call this; the first one writes.
+        shards: of a model in shards, of which each process writes its own.
+    """
+    world = world or World()
+    if shards is not None:
+        weights = shards.weights()
+    if world.leads:
+        aside = _aside(folder)
+    if shards is not None:
+        world.wait()
+        shards.save_optimizer(_path_aside(folder) / OPTIMIZER)
+    if not world.leads:
+        return
+    if shards is not None:
+        with torch.random.fork_rng(devices=[]):  # a new model draws its weights first
+            vocab_size = None if tokenizer is None else tokenizer.vocab_size
+            model = MoverModel(config.model, config.data, config.modalities, vocab_size, model.architecture())
+        model.load_state_dict(weights)
     save_model(model, str(aside / MODEL))
     (aside / ARCHITECTURE).write_text(
         json.dumps(model.architecture(), indent=1, sort_keys=True) + "\n", encoding="utf-8"
@@ -69,10 +96,9 @@ def copy_checkpoint(source: Path, folder: Path) -> None:
     for name in FILES:
         if name == TOKENIZER and not (source / name).exists():
             continue
-        try:
-            os.link(source / name, aside / name)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(source / name, aside / name)
+        _link(source / name, aside / name)
+    if (source / OPTIMIZER).is_dir():
+        shutil.copytree(source / OPTIMIZER, aside / OPTIMIZER, copy_function=_link)
     _put_in_place(aside, folder)
 
 
@@ -154,7 +180,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """What is needed to resume, read without running any code of the file.
+    """What is needed to resume, read without running any code of the file: "step", "best" validation, "skipped" steps
+    in a row before it, "optimizer" (None of a run in shards) and "random", the states of all processes, by rank.
 
     Raises:
         UserError: the file is not there, cut short or of another kind.
@@ -166,34 +193,33 @@ def load_state(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not there: the checkpoint can be evaluated but not resumed.") from None
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError, ValueError):
         raise UserError(f"{path} is cut short or not a training state: resume is not possible.") from None
-    if not isinstance(state, dict) or not {"step", "best", "optimizer", "random"} <= state.keys():
+    if not isinstance(state, dict) or not {"step", "best", "skipped", "optimizer", "random"} <= state.keys():
         raise UserError(f"{path} is not a training state of this version: resume is not possible.")
     return state
 
 
-def random_state() -> dict[str, Any]:
-    """The state of torch's generators, as `restore_random_state` takes it."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+def _link(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Set torch's generators; those of GPUs only where there are as many as when it was saved."""
-    torch.set_rng_state(state["cpu"])
-    if state["cuda"] and torch.cuda.is_available() and torch.cuda.device_count() == len(state["cuda"]):
-        torch.cuda.set_rng_state_all(state["cuda"])
+def _path_aside(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".new")
 
 
 def _aside(folder: Path) -> Path:
-    aside = folder.with_name(folder.name + ".new")
+    aside = _path_aside(folder)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     return aside
 
 
 def _put_in_place(aside: Path, folder: Path) -> None:
-    for path in aside.iterdir():
-        os.chmod(path, 0o644)  # safetensors makes files that only their owner can read
+    for path in aside.rglob("*"):
+        if path.is_file():
+            os.chmod(path, 0o644)  # safetensors makes files that only their owner can read
         flush(path)
     flush(aside)
     old = folder.with_name(folder.name + ".old")

@@ -20,6 +20,7 @@ from mover.data.dataset import ClipDataset
 from mover.data.loader import Loader
 from mover.data.manifest import Clip, read_manifest, select_split
 from mover.data.tokenizer import Tokenizer
+from mover.distributed.world import World
 from mover.errors import Problems, UserError
 from mover.evaluate.embed import EvaluationSet
 from mover.losses import build_objective
@@ -79,24 +80,33 @@ class _Checks:
         self.warnings.append(f"{setting}: {text}")
 
 
-def check_run(config: Config, *, resume: bool = False, overwrite: bool = False, progress: bool = False) -> Ready:
+def check_run(
+    config: Config,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
+    world: World | None = None,
+) -> Ready:
     """Check that a run can start.
 
     Args:
         config: the run.
         resume, overwrite: what may be done with a run that is in the folder.
         progress: whether the data sets may draw a bar later.
+        world: the processes of the run; default: this one.
 
     Raises:
         Problems: one sentence or two for everything that is wrong: the setting, what is wrong, what to do.
     """
-    checks = _Checks()
+    checks, world = _Checks(), world or World()
     folder = RunFolder(config.folder)
     size = config.train.batch_size
     checkpoint = checks.run("name", lambda: folder.admit(config, resume=resume, overwrite=overwrite))
     checks.run("output", lambda: _require_writable(folder.path))
     checks.run("objective", lambda: build_objective(config.objective, config.modalities, (0, 0)).check_batch(size))
-    device = checks.run("train.device", lambda: pick_device(config.train.device))
+    device = checks.run("train.device", lambda: pick_device(config.train.device, world))
+    checks.run("train.parallel", lambda: _check_processes(config, world))
     clips = checks.run("data.manifest", lambda: read_manifest(config.data.manifest))
     tokenizer = None
     reads = "text" in config.modalities
@@ -125,6 +135,20 @@ def check_run(config: Config, *, resume: bool = False, overwrite: bool = False, 
         "output": f"{folder.path}, {_plan(checkpoint, folder)}",
     }
     return Ready(folder, checkpoint, device, tokenizer, train_set, validation, checks.findings, checks.warnings)
+
+
+def _check_processes(config: Config, world: World) -> None:
+    size = config.train.batch_size
+    if world.size > size:
+        raise UserError(f"{world.size} processes cannot share train.batch_size = {size}: start fewer, or raise it.")
+    if not world.several or config.train.parallel == "ddp":
+        return
+    if size % world.size:
+        raise UserError(f"with fsdp processes take equal shares: make train.batch_size a multiple of {world.size}.")
+    if config.data.missing == "mask":
+        raise UserError("with fsdp all processes run all towers at every step: set data.missing to drop, or take ddp.")
+    if config.data.cache == "features":
+        raise UserError("data.cache: features is for towers that are whole in each process: take ddp.")
 
 
 def _plan(checkpoint: Path | None, folder: RunFolder) -> str:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import resource
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 
+from mover.distributed.world import World
 from mover.errors import UserError
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str, world: World | None = None) -> torch.device:
     """The device of that name; "auto" is the first GPU, or the CPU where the operators run on none.
 
+    Where a machine has several processes of `world`, "auto" and "cuda" are a GPU for each.
+
     Raises:
-        UserError: not a device, not on this machine, or one for which the operators were not built.
+        UserError: not a device, not on this machine, fewer GPUs than processes, or one for which the operators were
+            not built.
     """
+    if world is not None and world.several and name in ("auto", "cuda"):
+        return _own_gpu(name, world)
     if name == "auto":
         gpu = torch.device("cuda")
         return gpu if torch.cuda.is_available() and operators_run_on(gpu) else torch.device("cpu")
@@ -33,6 +40,18 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and not operators_run_on(device):
         raise UserError(f"The device '{name}' is here, but mover's operators were built for the CPU only; use cpu.")
     return device
+
+
+def _own_gpu(name: str, world: World) -> torch.device:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto" and (count == 0 or not operators_run_on(torch.device("cuda", world.local_rank % count))):
+        return torch.device("cpu")
+    if count < world.local_size:
+        raise UserError(
+            f"This machine has {world.local_size} processes and {count} usable GPUs: start torchrun with "
+            f"--nproc-per-node {max(1, count)}, or set train.device to cpu."
+        )
+    return pick_device(f"cuda:{world.local_rank}")
 
 
 def operators_run_on(device: torch.device) -> bool:
@@ -67,3 +86,27 @@ def to_device(value: Any, device: torch.device) -> Any:
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """The context the towers run in: bfloat16 autocast, or nothing for float32."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The state of torch's generators, on the CPU and on `device`, as `restore_random_state` takes it."""
+    cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Set torch's generators; that of a GPU only where one had a state when it was saved."""
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"][0], device)
+
+
+@contextmanager
+def seeded(key: int, device: torch.device) -> Iterator[None]:
+    """Within, torch's generators start from `key`; they go on as before afterwards."""
+    before = random_state(device)
+    torch.manual_seed(key)
+    try:
+        yield
+    finally:
+        restore_random_state(before, device)

@@ -16,6 +16,7 @@ from torch import Tensor
 from mover import ops
 from mover.config import TrainConfig
 from mover.data.sampling import DIAGNOSTICS, generator
+from mover.distributed.replicas import whole
 from mover.evaluate.directions import directions
 from mover.evaluate.geometry import effective_rank
 from mover.losses import Objective
@@ -160,4 +161,4 @@ def _summary(values: Tensor) -> Values | None:
 
 def _norm(parameters: Iterable[torch.nn.Parameter]) -> float | None:
     gradients = [p.grad for p in parameters if p.grad is not None]
-    return number(float(torch.nn.utils.get_total_norm(gradients))) if gradients else None
+    return number(float(whole(torch.nn.utils.get_total_norm(gradients)))) if gradients else None

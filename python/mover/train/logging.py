@@ -24,8 +24,12 @@ class RunLog:
     (step, symptom, message).
     """
 
-    def __init__(self, path: Path, keep_until: int = 0) -> None:
-        """Open the log and keep its lines up to step `keep_until`; 0 starts anew."""
+    def __init__(self, path: Path | None, keep_until: int = 0) -> None:
+        """Open the log and keep its lines up to step `keep_until`; 0 starts anew. None: lines go nowhere, as those of a
+        process that does not lead."""
+        if path is None:
+            self._file = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - closed on exit
+            return
         lines = [line for line in read_log(path) if line["step"] <= keep_until]
         aside = path.with_name(f".{path.name}.part")
         aside.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

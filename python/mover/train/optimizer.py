@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
 
 from mover.config import OptimizerConfig
+from mover.distributed.replicas import whole
 
 
 def build_optimizer(
@@ -45,3 +49,19 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     """The current learning rates by group; groups of one name that differ only in weight decay count once."""
     return {group.get("name", f"group {i}"): group["lr"] for i, group in enumerate(optimizer.param_groups)}
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], bound: float | None) -> float:
+    """The norm of the gradient of all parameters, which is then scaled down to `bound` if it is longer; None: not."""
+    learning = [p for p in parameters if p.grad is not None]
+    most = math.inf if bound is None else bound
+    shards, plain = ([p for p in learning if isinstance(p, DTensor) is there] for there in (True, False))
+    if not shards:
+        return float(clip_grad_norm_(plain, most))
+    norms = [
+        whole(get_total_norm([p.grad for p in part if p.grad is not None])) for part in (shards, plain) if part
+    ]  # fmt: skip
+    norm = torch.linalg.vector_norm(torch.stack(norms))
+    for part in (shards, plain):
+        clip_grads_with_norm_(part, most, norm)
+    return float(norm)

@@ -5,9 +5,11 @@ As a command: `mover train --config demo`, and after a stop `mover train --confi
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
 from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +22,10 @@ from rich.console import Console
 from mover.config import Config
 from mover.data.dataset import ClipDataset
 from mover.data.loader import make_loader
+from mover.data.sampling import DROPOUT, generator
+from mover.distributed.replicas import check_equal, replicate
+from mover.distributed.shards import Shards
+from mover.distributed.world import World, restarted
 from mover.errors import UserError
 from mover.evaluate.embed import EvaluationSet, embed
 from mover.evaluate.embeddings import Embeddings
@@ -31,24 +37,23 @@ from mover.models.model import MoverModel
 from mover.train.built_from import built_from
 from mover.train.checkpoint import (
     OBJECTIVE,
+    OPTIMIZER,
     copy_checkpoint,
     load_checkpoint_model,
     load_state,
     load_weights,
-    random_state,
-    restore_random_state,
     save_checkpoint,
 )
 from mover.train.checks import check_run
 from mover.train.collapse import CollapseWatch
-from mover.train.device import autocast, peak_memory, to_device
-from mover.train.diagnostics import diagnose, gradient_norms, is_due
+from mover.train.device import peak_memory, pick_device, random_state, restore_random_state
 from mover.train.frozen import serve_frozen_towers
 from mover.train.interrupt import StopRequest
 from mover.train.logging import Display, RunLog, read_log
 from mover.train.optimizer import build_optimizer, learning_rates, schedule, set_learning_rate
 from mover.train.run_folder import RunFolder
 from mover.train.start import starting_model
+from mover.train.step import Learner
 
 PLAN_CLIPS = 64
 """At most so many validation clips, always the same, have their transport plans kept at every validation."""
@@ -65,7 +70,7 @@ class Outcome:
 
 
 def train(config: Config, *, resume: bool = False, overwrite: bool = False, console: Console | None = None) -> Outcome:
-    """Train as `config` says and leave the results in `config.folder`.
+    """Train as `config` says, on all processes that torchrun started, and leave the results in `config.folder`.
 
     Args:
         config: the run.
@@ -74,13 +79,25 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
         console: where progress goes; default: standard output.
 
     Raises:
-        UserError: bad data, a folder in use, a checkpoint that does not fit, a loss that is not finite.
+        UserError: bad data, a folder in use, a checkpoint that does not fit, losses that are not finite.
     """
-    console = console or Console()
+    world = World.announced()
+    if not world.leads:
+        console = Console(quiet=True, force_terminal=False)
+    if restarted():
+        resume = RunFolder(config.folder).last.is_dir()
+        overwrite = not resume
+    connection = pick_device(config.train.device, world) if world.several else torch.device("cpu")
+    with world.connected(connection) as joined:
+        return _train(config, resume, overwrite, console or Console(), joined)
+
+
+def _train(config: Config, resume: bool, overwrite: bool, console: Console, world: World) -> Outcome:
     steps, batch_size = config.train.steps, config.train.batch_size
 
     # Folder, machine and data; nothing is written before everything has been checked.
-    ready = check_run(config, resume=resume, overwrite=overwrite, progress=console.is_terminal)
+    with world.agreed():
+        ready = check_run(config, resume=resume, overwrite=overwrite, progress=console.is_terminal, world=world)
     folder, checkpoint, device, tokenizer = ready.folder, ready.checkpoint, ready.device, ready.tokenizer
     train_set, validation = ready.train_set, ready.validation
     for warning in ready.warnings:
@@ -88,8 +105,6 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     torch.manual_seed(config.seed)
-    if validation is not None:
-        validation.prepare()
 
     # Model, objective, optimiser
     vocab_size = None if tokenizer is None else tokenizer.vocab_size
@@ -99,58 +114,76 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
         model = load_checkpoint_model(checkpoint, config, config.data, vocab_size).to(device)
     pool = len(train_set), config.model.embed_dim
     objective = build_objective(config.objective, config.modalities, pool).to(device)
+    replica = replicate(model, world, config.train.parallel, device)
     optimizer = build_optimizer(config.optimizer, model.parameter_groups(config.optimizer), objective)
-    start, best = 0, None
+    if not world.leads:  # equal weights, but masks of dropout of its own
+        torch.manual_seed(int(generator(config.seed, DROPOUT, world.rank).integers(2**62)))
+    shards = Shards(model, objective, optimizer) if world.several and config.train.parallel == "fsdp" else None
+    start, best, skipped = 0, None, 0
     if checkpoint is not None:
         state = load_state(checkpoint)
         load_weights(objective, checkpoint / OBJECTIVE)
-        optimizer.load_state_dict(state["optimizer"])
-        restore_random_state(state["random"])
-        start, best = state["step"], state["best"]
+        _load_optimizer(optimizer, shards, state, checkpoint)
+        start, best, skipped = state["step"], state["best"], state["skipped"]
+        if world.rank < len(state["random"]):
+            restore_random_state(state["random"][world.rank], device)
         if start > steps:
             raise UserError(f"{checkpoint} is at step {start}, beyond train.steps = {steps}: give more steps.")
-    loader = make_loader(train_set, batch_size, start_step=start, steps=steps)
-    together = loader.batches.together
     every = [train_set, *([] if validation is None else validation.datasets.values())]
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    serve_frozen_towers(model, config, every, tokenizer, device, progress=console.is_terminal, say=say)
-    folder.open(config, anew=checkpoint is None, keep_until=start)
-    _announce(console, config, folder, model, train_set, validation, device, start)
+    on_disk = config.data.cache in ("disk", "features")  # filled by one process, read by all
+    with world.agreed(), world.in_turn() if on_disk else nullcontext():
+        if validation is not None:
+            validation.prepare()
+        loader = make_loader(train_set, batch_size, start_step=start, steps=steps, world=world)
+        serve_frozen_towers(model, config, every, tokenizer, device, progress=console.is_terminal, say=say)
+    together = loader.batches.together
+    if world.leads:
+        folder.open(config, anew=checkpoint is None, keep_until=start)
+    _announce(console, config, folder, model, train_set, validation, device, world, start)
 
     # The loop
     facts = {"device": str(device), "training_clips": len(train_set), "parameters": _parameters(model)}
-    done, spent, embeddings = start, _Stopwatch(), None
+    facts |= {"processes": world.size} if world.several else {}
+    learner = Learner(model, replica, objective, optimizer, config, device, world)
+    done, spent, embeddings, stopping = start, _Stopwatch(), None, False
     used, logged = Counter[str](), Counter[str]()
     watch = CollapseWatch(config, objective)
     with (
         StopRequest() as stop,
-        RunLog(folder.log, keep_until=start) as log,
+        RunLog(folder.log if world.leads else None, keep_until=start) as log,
         Display(console, steps, start, config.train.log_every) as display,
     ):
         if start < steps:
             log.write("run", start, **built_from(), **facts, peak_mib=round(peak_memory(device), 1))
         watch.replay(read_log(folder.log))
         for batch in loader:
-            factor = schedule(done, steps, config.optimizer)
-            set_learning_rate(optimizer, factor)
-            terms, norm, found = _update(model, objective, optimizer, batch, done, config, device)
+            set_learning_rate(optimizer, schedule(done, steps, config.optimizer))
+            step = learner.step(batch, done, stop.requested)
             done += 1
-            used.update({m: int(flags.sum()) for m, flags in batch["present"].items()})
+            used.update(step.rows)
             spent.step()
-            display.step(done, terms["total"], spent.per_step * (steps - done))
+            skipped = 0 if step.fault is None else skipped + 1
+            if step.fault is not None:
+                message = _of_a_fault(step.fault, done, skipped, config)
+                if skipped > config.train.skip_limit:
+                    raise UserError(message)
+                log.write("warning", done, symptom="skipped", message=message)
+                display.say(message)
+            display.step(done, step.terms["total"], spent.per_step * (steps - done))
 
             last = done == steps
-            if last or done % config.train.log_every == 0:
+            if step.fault is None and (last or done % config.train.log_every == 0):
                 log.write(
-                    "train", done, loss=terms["total"], terms=terms, lr=learning_rates(optimizer),
-                    temperatures=_temperatures(objective), grad_norm=norm,
+                    "train", done, loss=step.terms["total"], terms=step.terms, lr=learning_rates(optimizer),
+                    temperatures=_temperatures(objective), grad_norm=step.norm,
                     samples_per_second=round(batch_size * spent.rate(), 2), peak_mib=round(peak_memory(device), 1),
                     rows={m: used[m] - logged[m] for m in config.modalities},
                 )  # fmt: skip
                 logged.update(used - logged)
 
-            if found is not None:
-                found["temperatures"] = _temperatures(objective)
+            if step.diagnostics is not None:
+                found = {**step.diagnostics, "temperatures": _temperatures(objective)}
                 log.write("diagnostics", done, **found)
                 for alarm in watch.observe({"step": done, **found}):
                     log.write("warning", done, symptom=alarm.symptom, message=alarm.message)
@@ -158,8 +191,9 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
 
             improved = False
             if validation is not None and (last or done % config.train.validate_every == 0):
-                embeddings = _embed(model, validation, config, device)
-                metrics = _validate(embeddings, config, device)
+                with world.agreed():
+                    embeddings = _embed(model, validation, config, device, world)
+                    metrics = _validate(embeddings, config, device)
                 recall = {name: row["R@1"] for name, row in metrics.items()}
                 counts = {name: int(row["clips"]) for name, row in metrics.items()}
                 score = float(np.mean(list(recall.values())))
@@ -168,83 +202,81 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
                     best = {"step": done, "score": score, "R@1": recall}
                 log.write("validation", done, **{"R@1": recall}, clips=counts, mean=round(score, 4))
                 display.validation(done, recall, counts, improved)
-                folder.write_plans(done, _plans(objective, embeddings, min(batch_size, PLAN_CLIPS), device, together))
+                plans = _plans(objective, embeddings, min(batch_size, PLAN_CLIPS), device, together)
+                if world.leads:
+                    folder.write_plans(done, plans)
                 spent.skip()
 
-            if last or improved or stop.requested or done % config.train.checkpoint_every == 0:
-                state = {"step": done, "best": best, "optimizer": optimizer.state_dict(), "random": random_state()}
+            stopping = step.stop if world.several else stop.requested
+            if last or improved or stopping or done % config.train.checkpoint_every == 0:
+                check_equal(model, world, done)
+                state = {
+                    "step": done, "best": best, "skipped": skipped,
+                    "optimizer": optimizer.state_dict() if shards is None else None,
+                    "random": world.collect(random_state(device)),
+                }  # fmt: skip
                 save_checkpoint(
-                    folder.last, model=model, objective=objective, state=state, config=config, tokenizer=tokenizer
-                )
-                if improved or (validation is None and last):
+                    folder.last, model=model, objective=objective, state=state, config=config, tokenizer=tokenizer,
+                    world=world, shards=shards,
+                )  # fmt: skip
+                if world.leads and (improved or (validation is None and last)):
                     copy_checkpoint(folder.last, folder.best)
                 spent.skip()
-            if stop.requested:
+            if stopping:
                 break
 
     # Pictures
-    draw_curves(read_log(folder.log), folder.curves, f"{config.name}: {done} of {steps} steps")
-    if embeddings is None and validation is not None and not stop.requested:  # resumed at its last step
-        embeddings = _embed(model, validation, config, device)
-    plans = {} if embeddings is None else _plans(objective, embeddings, batch_size, device, together)
-    if plans and not stop.requested:
-        draw_plans(plans, folder.plan, f"{config.name}: transport plans of a validation batch, step {done}")
-    _conclude(console, folder, done, steps, best, stop, train_set, used)
-    return Outcome(folder.path, done, best, stop.signum)
+    if embeddings is None and validation is not None and not stopping:  # resumed at its last step
+        embeddings = _embed(model, validation, config, device, world)
+    if world.leads:
+        draw_curves(read_log(folder.log), folder.curves, f"{config.name}: {done} of {steps} steps")
+        plans = {} if embeddings is None else _plans(objective, embeddings, batch_size, device, together)
+        if plans and not stopping:
+            draw_plans(plans, folder.plan, f"{config.name}: transport plans of a validation batch, step {done}")
+    _conclude(console, folder, done, steps, best, stopping, train_set, used)
+    world.wait()
+    signum = None if not stopping else stop.signum or signal.SIGTERM
+    return Outcome(folder.path, done, best, signum)
 
 
-def _update(
-    model: MoverModel,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    batch: dict[str, Any],
-    step: int,
-    config: Config,
-    device: torch.device,
-) -> tuple[dict[str, float], float, dict[str, Any] | None]:
-    """One optimiser step; returns the loss terms, the norm of the gradient before clipping, and the diagnostics of a
-    step that has some.
-
-    Raises UserError, before anything is changed, when a term or the gradient is not finite.
-    """
-    model.train()
-    batch = to_device(batch, device)
-    with autocast(config.train.precision, device):
-        z = model(batch)
-    rows = {m: found.float() for m, found in z.items()}
-    about = {name: batch[name] for name in ("present", "aligned", "together", "owner")}
-    named = objective(rows, step / config.train.steps, step=step, **about)
-    terms = dict(zip(named, torch.stack([term.detach().float() for term in named.values()]).tolist(), strict=True))
-    bad = next((name for name, value in terms.items() if not np.isfinite(value)), None)
-    if bad is not None:
-        raise _diverged(f"the loss term '{bad}' is {terms[bad]}", step, config)
-    optimizer.zero_grad(set_to_none=True)
-    named["total"].backward()
-    found = None
-    if is_due(step + 1, config.train):
-        found = diagnose(rows, objective, seed=config.seed, step=step + 1, **about)
-        found["gradients"] = gradient_norms(model, objective)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    bound = config.optimizer.clip_norm
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, float("inf") if bound is None else bound))
-    if not np.isfinite(norm):
-        raise _diverged(f"the norm of the gradient is {norm}", step, config)
-    optimizer.step()
-    return terms, norm, found
+def _load_optimizer(
+    optimizer: torch.optim.Optimizer, shards: Shards | None, state: dict[str, Any], checkpoint: Path
+) -> None:
+    if shards is not None:
+        shards.load_optimizer(checkpoint / OPTIMIZER)
+    elif state["optimizer"] is None:
+        raise UserError(
+            f"{checkpoint} is of a run in shards: resume it on several processes with train.parallel fsdp, or begin "
+            "with its weights (train.start_from)."
+        )
+    else:
+        optimizer.load_state_dict(state["optimizer"])
 
 
-def _diverged(what: str, step: int, config: Config) -> UserError:
+def _of_a_fault(fault: str, done: int, skipped: int, config: Config) -> str:
+    """What is said of a step that was not taken."""
+    limit = config.train.skip_limit
+    if skipped <= limit:
+        return (
+            f"Step {done}: {fault}; the step was left out ({skipped} in a row; training stops after more than {limit}, "
+            "train.skip_limit)."
+        )
     last = RunFolder(config.folder).last
-    kept = f" The checkpoint before it is {last}." if last.exists() else " There is no checkpoint yet."
-    return UserError(
-        f"Step {step + 1}: {what}; training stopped and the step was not taken.{kept} "
+    kept = f" The last checkpoint is {last}." if last.exists() else " There is no checkpoint yet."
+    row = "" if skipped == 1 else f", as were the {skipped - 1} before it,"
+    return (
+        f"Step {done}: {fault}; the step was left out{row} and training stopped.{kept} "
         "Try a lower optimizer.lr, a longer optimizer.warmup_fraction or train.precision float32."
     )
 
 
-def _embed(model: MoverModel, validation: EvaluationSet, config: Config, device: torch.device) -> Embeddings:
-    size = config.evaluate.batch_size
-    listed = embed(model, validation, batch_size=size, device=device, precision=config.train.precision)
+def _embed(
+    model: MoverModel, validation: EvaluationSet, config: Config, device: torch.device, world: World
+) -> Embeddings:
+    """The embeddings of all validation clips, of which each process computes its share; shards all compute all."""
+    share = world if config.train.parallel == "ddp" else World()
+    size, precision = config.evaluate.batch_size, config.train.precision
+    listed = embed(model, validation, batch_size=size, device=device, precision=precision, world=share)
     return listed.under(config.data.missing)
 
 
@@ -333,6 +365,7 @@ def _announce(
     train_set: ClipDataset,
     validation: EvaluationSet | None,
     device: torch.device,
+    world: World,
     start: int,
 ) -> None:
     count = 0 if validation is None else len(validation.clips)
@@ -342,6 +375,8 @@ def _announce(
         f"{', '.join(config.modalities)}, {millions:.2f} M parameters"
         f"{'' if learning == millions else f', {learning:.2f} M of them learn'}, {device}, {config.train.precision}"
     )
+    if world.several:
+        text += f", {world.size} processes ({config.train.parallel})"
     console.print(text + (f", from step {start}" if start else ""), highlight=False, markup=False, soft_wrap=True)
 
 
@@ -358,7 +393,7 @@ def _conclude(
     done: int,
     steps: int,
     best: dict[str, Any] | None,
-    stop: StopRequest,
+    stopped: bool,
     clips: ClipDataset,
     used: Counter[str],
 ) -> None:
@@ -369,7 +404,7 @@ def _conclude(
     if best is not None:
         recall = "  ".join(f"{name} {value:.1f}" for name, value in best["R@1"].items())
         lines.append(f"best validation R@1 at step {best['step']}: {recall}")
-    if stop.requested:
+    if stopped:
         lines.append(f"stopped after step {done} of {steps}; go on with: mover train --config {folder.config} --resume")
     else:
         left = ", ".join(path.name for path in (folder.log, folder.curves, folder.plan, folder.plans))

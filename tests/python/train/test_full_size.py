@@ -13,7 +13,7 @@ from mover.config import Config, DataConfig, OptimizerConfig
 from mover.losses import build_objective
 from mover.models.model import MoverModel
 from mover.train.optimizer import build_optimizer
-from mover.train.trainer import _update
+from mover.train.step import Learner
 
 ROBERTA_BASE, VIT_BASE, BEATS_ITER3, HEADS = 124_055_040, 85_798_656, 90_311_792, 3 * 768 * 512
 
@@ -44,9 +44,9 @@ def test_one_step_of_the_full_size_changes_every_parameter() -> None:
         "together": (),
     }
     before = {name: p.detach().flatten()[:1000].clone() for name, p in model.named_parameters()}
-    terms, norm, _ = _update(model, objective, optimizer, batch, config.train.steps, config, torch.device("cpu"))
-    assert set(terms) == {"mover", "volume_contrastive", "pairwise", "total"}
-    assert 0 < norm < float("inf")
+    step = Learner(model, model, objective, optimizer, config, torch.device("cpu")).step(batch, config.train.steps)
+    assert set(step.terms) == {"mover", "volume_contrastive", "pairwise", "total"}
+    assert step.fault is None and 0 < step.norm < float("inf")
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.any(), name
         if parameter.ndim > 1 and "position_embeddings" not in name:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 
 import mover
 from mover import reference
@@ -249,28 +250,86 @@ def test_a_folder_in_use_is_refused_and_left_alone(config: Config, settings: dic
     assert not (config.output / "new").exists()
 
 
-@pytest.mark.parametrize("step", [0, 2])
-def test_a_loss_that_is_not_finite_stops_the_run_with_its_name(
-    config: Config, monkeypatch: pytest.MonkeyPatch, step: int
-) -> None:
+def spoil(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
+    """Make the first term of the loss NaN at these steps, counted from 1."""
     real = Objective.forward
-    calls = []
 
-    def spoiled(self: Objective, *inputs: Any, **about: Any) -> dict[str, torch.Tensor]:
-        terms = dict(real(self, *inputs, **about))
-        calls.append(inputs)
-        if len(calls) == step + 1:
+    def spoiled(self: Objective, *inputs: Any, step: int, **about: Any) -> dict[str, torch.Tensor]:
+        terms = dict(real(self, *inputs, step=step, **about))
+        if step + 1 in steps:
             name = next(iter(terms))
             terms |= {name: terms[name] * float("nan"), "total": terms["total"] * float("nan")}
         return terms
 
     monkeypatch.setattr(Objective, "forward", spoiled)
-    kept = "There is no checkpoint yet" if step == 0 else "The checkpoint before it is .*last"
-    with pytest.raises(UserError, match=f"Step {step + 1}: the loss term '(?!total)[a-z_]+' is nan;.*{kept}"):
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_name(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    config = load_config("demo", {**settings, "output": str(tmp_path), "train.skip_limit": 0})
+    kept = "There is no checkpoint yet" if step == 1 else "The last checkpoint is .*last"
+    said = f"Step {step}: the loss term '(?!total)[a-z_]+' is nan; .*{kept}.*optimizer.lr"
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=said):
+        spoil(patch, step)
         train(config, console=quiet())
-    assert (config.folder / "checkpoints" / "last").exists() == (step > 0)
-    if step:  # the checkpoint is good: go on from it without the fault
+    assert (config.folder / "checkpoints" / "last").exists() == (step > 1)
+    if step > 1:  # the checkpoint is good: go on from it without the fault
         assert train(config, resume=True, console=quiet()).step == 4
+
+
+def test_steps_that_are_not_finite_are_left_out_and_told(
+    config: Config, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spoil(monkeypatch, 2, 4)
+    assert train(config, console=quiet()).step == 4
+    told = [line for line in read_log(config.folder / "log.jsonl") if line["kind"] == "warning"]
+    assert [(line["step"], line["symptom"]) for line in told] == [(2, "skipped"), (4, "skipped")]
+    assert "is nan; the step was left out (1 in a row" in told[0]["message"]
+    assert sorted(losses(config)) == [1, 3]
+    weights = load_file(config.folder / "checkpoints" / "last" / "model.safetensors")
+    assert all(bool(tensor.isfinite().all()) for tensor in weights.values())
+
+    always = load_config("demo", {**settings, "output": str(tmp_path / "always"), "train.skip_limit": 2})
+    spoil(monkeypatch, 1, 2, 3, 4)
+    with pytest.raises(UserError, match=r"Step 3: .*left out, as were the 2 before it, and training stopped"):
+        train(always, console=quiet())
+
+
+def test_a_gradient_or_an_embedding_that_is_not_finite_changes_nothing(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = MoverModel.forward
+
+    def infinite(self: MoverModel, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        rows = real(self, batch)
+        return {**rows, "audio": rows["audio"] * float("inf")}
+
+    class Backward(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+            return gradient * float("inf")
+
+    def steep(self: MoverModel, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        return {m: Backward.apply(rows) for m, rows in real(self, batch).items()}
+
+    for forward, said in ((infinite, "embeddings of audio are not finite"), (steep, "the norm of the gradient is")):
+        monkeypatch.setattr(MoverModel, "forward", forward)
+        saved: list[dict[str, Any]] = []
+        monkeypatch.setattr(trainer, "save_checkpoint", lambda *given, state, **rest: saved.append(state))  # noqa: B023
+        monkeypatch.setattr(trainer, "copy_checkpoint", lambda *given: None)
+        monkeypatch.setattr(trainer, "_embed", lambda *given: None)
+        monkeypatch.setattr(trainer, "_validate", lambda *given: {"T2V": {"R@1": 0.0, "clips": 6}})
+        monkeypatch.setattr(trainer, "_plans", lambda *given: {})
+        assert train(config, overwrite=True, console=quiet()).step == 4
+        told = [line["message"] for line in read_log(config.folder / "log.jsonl") if line["kind"] == "warning"]
+        assert len(told) == 4 and all(said in message for message in told)
+        assert saved[-1]["skipped"] == 4 and not saved[-1]["optimizer"]["state"]
 
 
 def test_clips_without_a_modality(config: Config, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,7 +397,8 @@ def test_training_on_clips_that_lack_modalities(
         return z
 
     def passed_on(self: Objective, z: Any, progress: float, **about: Any) -> Any:
-        assert about["present"] is batches[-1]["present"] and about["aligned"] == 12
+        assert all(torch.equal(flags, batches[-1]["present"][m]) for m, flags in about["present"].items())
+        assert about["aligned"] == 12
         return objective(self, z, progress, **about)
 
     monkeypatch.setattr(MoverModel, "forward", checked)
