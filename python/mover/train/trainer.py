@@ -46,7 +46,7 @@ from mover.train.checkpoint import (
 )
 from mover.train.checks import check_run
 from mover.train.collapse import CollapseWatch
-from mover.train.device import peak_memory, pick_device, random_state, restore_random_state
+from mover.train.device import peak_memory, pick_device, random_state, restore_random_state, usable_cores
 from mover.train.frozen import serve_frozen_towers
 from mover.train.interrupt import StopRequest
 from mover.train.logging import Display, RunLog, read_log
@@ -102,8 +102,9 @@ def _train(config: Config, resume: bool, overwrite: bool, console: Console, worl
     train_set, validation = ready.train_set, ready.validation
     for warning in ready.warnings:
         console.print(warning, highlight=False, markup=False, soft_wrap=True)
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
+    threads = config.train.threads or (max(1, usable_cores() // world.local_size) if world.several else 0)
+    if threads:
+        torch.set_num_threads(threads)
     torch.manual_seed(config.seed)
 
     # Model, objective, optimiser

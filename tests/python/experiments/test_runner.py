@@ -25,7 +25,6 @@ from mover.experiments.record import state_of
 from mover.experiments.runner import Sweep, make_runs
 from mover.train import trainer
 from mover.train.logging import RunLog, read_log
-from mover.train.step import Learner
 
 from .conftest import EXPERIMENT, make_manifest
 
