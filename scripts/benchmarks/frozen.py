@@ -27,7 +27,7 @@ from mover.losses import build_objective
 from mover.models.model import MoverModel
 from mover.train.frozen import serve_frozen_towers
 from mover.train.optimizer import build_optimizer
-from mover.train.trainer import _update
+from mover.train.step import Learner
 
 BATCH, CLIPS = 8, 16
 MODELS = {"tiny": "demo", "full size": "default"}
@@ -78,7 +78,7 @@ def _measured(name: str, manifest: Path, folder: Path) -> dict:
         for step, batch in enumerate(make_loader(dataset, BATCH, steps=count + 1)):
             if step == 1:
                 began = time.process_time()
-            _update(model, objective, optimizer, batch, step, config, CPU)
+            Learner(model, model, objective, optimizer, config, CPU).step(batch, step)
         return (time.process_time() - began) / count
 
     def dataset() -> ClipDataset:

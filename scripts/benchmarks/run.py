@@ -26,8 +26,10 @@ BENCHMARKS = (
     "media",
     "frozen",
     "steps",
+    "micro-batches",
+    "processes",
 )
-_MODULES = {"steps": "training_steps"}
+_MODULES = {"steps": "training_steps", "micro-batches": "micro_batches"}
 ON_GPU = ("transport", "triples", "contrast", "ranking", "logdet")
 
 EPILOG = f"""On the CPU all run on one pinned thread (but threads, which compares one with two, and a part of media),

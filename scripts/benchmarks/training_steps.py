@@ -45,10 +45,10 @@ GPUS = (24, 40, 80)  # GiB
 
 def run(quick: bool) -> list[dict]:
     """What the towers keep, for each share of trained layers; then one row for each setting."""
-    rows = [{"count": learns, **_child({"count": learns})} for learns in LEARNS]
+    rows = [{"count": learns, **in_a_process({"count": learns})} for learns in LEARNS]
     for batch, frames, learns, again in QUICK if quick else SETTINGS:
         setting = {"batch": batch, "frames": frames, "learns": learns, "again": again}
-        row = {**setting, **_child(setting)}
+        row = {**setting, **in_a_process(setting)}
         rows.append(row)
         print(f"steps {setting}: {row['CPU s']:.1f} s, {row['peak']:.0f} MiB", flush=True)
     return rows
@@ -112,7 +112,8 @@ def measured(setting: dict) -> dict:
     return count(setting["count"]) if "count" in setting else step(**setting)
 
 
-def _child(setting: dict) -> dict:
+def in_a_process(setting: dict) -> dict:
+    """`measured`, in a process of its own with one thread."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, __file__, json.dumps(setting)], capture_output=True, text=True, env=environment
@@ -195,18 +196,21 @@ def _kept(model, tower: str, clips: int, precision: str) -> int:
     return sum(kept.values())
 
 
-def step(batch: int, frames: int, learns: str, again: bool) -> dict:
-    """Seconds and MiB of one step."""
+def step(batch: int, frames: int, learns: str, again: bool, micro_batch: int = 0) -> dict:
+    """Seconds and MiB of one step, and its loss and the norm of its gradient."""
     import torch
 
     from mover.losses import build_objective
     from mover.train.optimizer import build_optimizer
-    from mover.train.trainer import _update
+    from mover.train.step import Learner
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
     before = _status("VmRSS")
     config, model = _model(learns, again, frames)
+    config = config.model_copy(
+        update={"train": config.train.model_copy(update={"batch_size": batch, "micro_batch": micro_batch})}
+    )
     objective = build_objective(config.objective, config.modalities)
     optimizer = build_optimizer(config.optimizer, model.parameter_groups(config.optimizer), objective)
     cpu = torch.device("cpu")
@@ -217,9 +221,10 @@ def step(batch: int, frames: int, learns: str, again: bool) -> dict:
     inputs = _batch(batch, frames, SECONDS, TOKENS["text"])
     Path("/proc/self/clear_refs").write_text("5")
     began = time.perf_counter(), time.process_time()
-    _update(model, objective, optimizer, inputs, 5000, config, cpu)
+    found = Learner(model, model, objective, optimizer, config, cpu).step(inputs, 5000)
     took = time.perf_counter() - began[0], time.process_time() - began[1]
-    return {"s": took[0], "CPU s": took[1], "peak": (_status("VmHWM") - before) / 1024}
+    peak = (_status("VmHWM") - before) / 1024
+    return {"s": took[0], "CPU s": took[1], "peak": peak, "loss": found.terms["total"], "norm": found.norm}
 
 
 def _status(key: str) -> int:

@@ -57,7 +57,7 @@ def _tiny(monkeypatch):
     monkeypatch.setattr(media, "QUICK", {"seconds": 1, "clips": 4, "rows": 3, "steps": 1, "step_ms": (1,)})
     monkeypatch.setattr(media, "RUNS", 1)
     monkeypatch.setattr(frozen, "STEPS", {"tiny": (1, 2)})
-    monkeypatch.setattr(training_steps, "_child", training_steps.measured)
+    monkeypatch.setattr(training_steps, "in_a_process", training_steps.measured)
     monkeypatch.setattr(training_steps, "_model", _small_model)
     monkeypatch.setattr(training_steps, "SECONDS", 1.0)
     monkeypatch.setattr(gradients, "SETTINGS", (("random", 0.3),))

@@ -120,6 +120,15 @@ def find_checkpoint(folder: Path) -> Path:
     return folder
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether `find_checkpoint` finds one."""
+    try:
+        find_checkpoint(folder)
+    except UserError:
+        return False
+    return True
+
+
 def load_checkpoint_config(folder: Path) -> Config:
     """The configuration of the run that wrote the checkpoint."""
     return load_config(folder / CONFIG)

@@ -39,6 +39,7 @@ from mover.train.checkpoint import (
     OBJECTIVE,
     OPTIMIZER,
     copy_checkpoint,
+    has_checkpoint,
     load_checkpoint_model,
     load_state,
     load_weights,
@@ -84,8 +85,8 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
     world = World.announced()
     if not world.leads:
         console = Console(quiet=True, force_terminal=False)
-    if restarted():
-        resume = RunFolder(config.folder).last.is_dir()
+    if restarted():  # the folder is that of this run, whatever was asked for at first
+        resume = has_checkpoint(RunFolder(config.folder).last)
         overwrite = not resume
     connection = pick_device(config.train.device, world) if world.several else torch.device("cpu")
     with world.connected(connection) as joined:
