@@ -230,9 +230,9 @@ def _train(config: Config, resume: bool, overwrite: bool, console: Console, worl
     # Pictures
     if embeddings is None and validation is not None and not stopping:  # resumed at its last step
         embeddings = _embed(model, validation, config, device, world)
+    plans = {} if embeddings is None else _plans(objective, embeddings, batch_size, device, together)
     if world.leads:
         draw_curves(read_log(folder.log), folder.curves, f"{config.name}: {done} of {steps} steps")
-        plans = {} if embeddings is None else _plans(objective, embeddings, batch_size, device, together)
         if plans and not stopping:
             draw_plans(plans, folder.plan, f"{config.name}: transport plans of a validation batch, step {done}")
     _conclude(console, folder, done, steps, best, stopping, train_set, used)
