@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from cases.processes import on_processes
 from cases.steps import CASES, config_of, gradients_after, learner_of, share_of, whole_batch
-from mover.distributed.replicas import check_equal
+from mover.distributed.replicas import check_equal, whole
 from mover.distributed.world import World
 from mover.errors import UserError
 
@@ -100,3 +101,32 @@ def test_replicas_stay_equal_to_the_last_bit_and_a_difference_is_found(tmp_path:
     first, *others = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(3))
     for other in others:
         assert all(torch.equal(first[name], other[name]) for name in first)
+
+
+class Spoiled(torch.nn.Module):
+    """An objective whose value is not a number."""
+
+    def __init__(self, objective: torch.nn.Module) -> None:
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, *given: Any, **about: Any) -> dict[str, torch.Tensor]:
+        return {name: value * float("nan") for name, value in self.objective(*given, **about).items()}
+
+
+def leave_out_and_go_on(world: World, alone: dict[str, Any]) -> None:
+    case = CASES["loop, gradient through the plan"]
+    batch = share_of(whole_batch(case), world.share(case.size))
+    for parallel in ("ddp", "fsdp"):
+        learner = learner_of(case, config_of(case, parallel=parallel), world)
+        spoiled = replace(learner, objective=Spoiled(learner.objective))
+        for done in range(2):
+            assert spoiled.step(batch, done).fault is not None
+        before = {name: whole(p).clone() for name, p in learner.model.named_parameters()}
+        step = learner.step(batch, 50)
+        assert step.fault is None and step.norm == pytest.approx(alone["0 norm"], rel=1e-5)
+        assert not all(torch.equal(whole(p), before[name]) for name, p in learner.model.named_parameters())
+
+
+def test_processes_go_on_after_a_step_that_was_left_out(alone: dict[str, dict[str, Any]]) -> None:
+    on_processes(2, leave_out_and_go_on, alone["loop, gradient through the plan"])
