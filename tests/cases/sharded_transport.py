@@ -61,12 +61,14 @@ def problems() -> dict[str, Problem]:
         "processes without rows": Problem(several[:, :2, :2].contiguous(), None, None, 0.5, 1e-12),
         "one row": Problem(several[:, :1], None, None, 0.5, 1e-12),
         "plain updates": Problem(several, None, None, 0.5, 1e-9, solver="sinkhorn"),
+        "crawling": Problem(several, some, None, 0.05, 1e-12, max_iter=300),
+        "newton": Problem(several, None, some, 0.1, 1e-12, max_iter=100, solver="newton"),
         "not to the end": Problem(ops.cost(rows(13, 0), near), None, None, 0.05, 0.0, max_iter=7),
     }
-    single = {name: found[name] for name in ("three pairs", "missing", "far and missing", "duplicates")}
-    for name, (cost, a, b, epsilon, *_) in single.items():
-        cost, a, b = (None if tensor is None else tensor.float() for tensor in (cost, a, b))
-        found[f"{name}, float32"] = Problem(cost, a, b, epsilon, 0.0)
+    single = {name: found[name] for name in ("three pairs", "missing", "far and missing", "duplicates", "newton")}
+    for name, problem in single.items():
+        cost, a, b = (None if tensor is None else tensor.float() for tensor in problem[:3])
+        found[f"{name}, float32"] = problem._replace(cost=cost, a=a, b=b, tol=0.0)
     return found
 
 

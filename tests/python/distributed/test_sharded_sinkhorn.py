@@ -6,8 +6,6 @@ import torch.multiprocessing as mp
 
 from cases.sharded_transport import PROCESSES, broken, differentiated, problems, solve, weights
 from mover import ops
-from mover.distributed.sinkhorn import sharded_potentials
-from mover.errors import UserError
 
 SIZES = range(1, PROCESSES + 1)
 NAMES = list(problems())
@@ -118,8 +116,3 @@ def test_losses_are_those_of_one_process(found):
             for one, other in zip(divided[name], values, strict=True):
                 torch.testing.assert_close(one, other, rtol=0, atol=1e-9, msg=name)
             assert all(map(torch.equal, divided[name], found[0]["losses"][0][name]))
-
-
-def test_newton_is_refused():
-    with pytest.raises(UserError, match="shard_rows"):
-        sharded_potentials(torch.ones(1, 2, 2), torch.ones(1, 2), torch.ones(1, 2), slice(0, 2), solver="newton")
