@@ -50,7 +50,7 @@ class Rows:
 
     def goes_on(self, error: float, max_iter: int, tol: float) -> bool:
         """Whether to `scale_columns`; if not, the scales are the last ones, and `error` that of their marginals."""
-        self.error = error
+        self.error = error if math.isfinite(error) else math.nan
         return math.isfinite(error) and (self.iterations == 0 or (error > tol and self.iterations < max_iter))
 
     def chooses(self, error: float, tol: float, solver: str) -> bool:

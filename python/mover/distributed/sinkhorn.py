@@ -142,18 +142,19 @@ def _iterate(problems: Sequence[Rows], max_iter: int, tol: float, solver: str, g
         sums = torch.stack([problem.scale_rows() for problem in active])
         dist.all_reduce(sums, group=group)
         errors: list[float] = sums[:, -1].tolist()
-        active, found = [], [(one, *told) for one, *told in zip(active, sums[:, :-1], errors, strict=True)]
-        crawling = []
-        for problem, column_sum, error in found:
-            if problem.goes_on(error, max_iter, tol):
-                if problem.chooses(error, tol, solver):
-                    crawling.append(problem)
-                problem.scale_columns(column_sum)
-                active.append(problem)
+        told = [
+            (one, column_sum, error)
+            for one, column_sum, error in zip(active, sums[:, :-1], errors, strict=True)
+            if one.goes_on(error, max_iter, tol)
+        ]
+        crawling = [one for one, _, error in told if one.chooses(error, tol, solver)]
+        for one, column_sum, _ in told:
+            one.scale_columns(column_sum)
+        active = [one for one, *_ in told]
         if active and active[0].iterations == 1:
             _mend_columns(active, group)
-        for problem in crawling:
-            Newton(problem, group).run(max_iter, tol)
+        for one in crawling:
+            Newton(one, group).run(max_iter, tol)
 
 
 def _mend_columns(problems: Sequence[Rows], group: dist.ProcessGroup | None) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from cases.sharded_transport import PROCESSES, broken, differentiated, problems, solve, weights
+from cases.sharded_transport import DIVIDED, PROCESSES, WHOLE, broken, differentiated, problems, solve, weights
 from mover import ops
 
 SIZES = range(1, PROCESSES + 1)
@@ -110,9 +110,10 @@ def test_the_gradient_is_that_of_one_process(found, size):
 
 def test_losses_are_those_of_one_process(found):
     for rank in range(PROCESSES):
-        divided, whole = found[rank]["losses"]
+        (divided, calls), (whole, none) = found[rank][DIVIDED.shard_rows], found[rank][WHOLE.shard_rows]
+        assert calls == 10 and none == 0  # of three losses one for each sort of clips, of ot_loop two
         assert divided.keys() == whole.keys() and len(whole) == 10
         for name, values in whole.items():
             for one, other in zip(divided[name], values, strict=True):
                 torch.testing.assert_close(one, other, rtol=0, atol=1e-9, msg=name)
-            assert all(map(torch.equal, divided[name], found[0]["losses"][0][name]))
+            assert all(map(torch.equal, divided[name], found[0][DIVIDED.shard_rows][0][name]))
