@@ -30,6 +30,7 @@ class Newton:
         self.rows, self.group = rows, group
         self.block = max(1, _AT_ONCE.get(rows.kernel.device.type, 1 << 18) // max(1, rows.kernel.shape[1]))
         self.travelled = 0.0  # how far v has moved since the kernel was made from the costs
+        self.diagonal, self.value = torch.ones_like(rows.b), 0.0  # of the Hessian; phi
 
     def run(self, max_iter: int, tol: float) -> None:
         """Steps until the error is at most `tol`, or they no longer help; rows are exact then, and scales 1."""
@@ -71,7 +72,7 @@ class Newton:
         return self._settle()
 
     def _settle(self) -> float:
-        """Give rows their masses; the column sums, the diagonal of the Hessian, phi, and the error of the marginals."""
+        """Give rows their masses, and take column sums, the Hessian's diagonal and phi; the error of the marginals."""
         rows = self.rows
         factor = torch.where(rows.a > 0, rows.a / rows.kernel.sum(1), 0)
         rows.kernel *= factor.unsqueeze(1)
