@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -41,9 +42,12 @@ def durable_file(path: Path, aside: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def flush(path: Path) -> None:
-    """Make a file's content last; of a folder, what was moved into it or out of it."""
+    """Make a file's content last; of a folder, what was moved into it or out of it, where the file system can."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not path.is_dir():
+            raise
     finally:
         os.close(handle)

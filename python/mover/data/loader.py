@@ -85,10 +85,22 @@ class Loader:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
+    def _sample(self, index: int, epoch: int = 0, modalities: list[str] | None = None) -> Sample | None:
+        """`dataset.sample`. Raises UserError that names the clip where a library fails in its own way."""
+        try:
+            return self.dataset.sample(index, epoch, modalities)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"Clip '{self.dataset.clips[index].id}' cannot be read ({type(error).__name__}: {error}): see what "
+                "mover doctor says of its files. If they are in order, this is an error of ours or of a library."
+            ) from error
+
     def _next_samples(self, step: int) -> list[Sample]:
         first = step * self.batch_size
         indices = range(first, min(first + self.batch_size, len(self.dataset)))
-        return [sample for sample in map(self.dataset.sample, indices) if sample is not None]
+        return [sample for sample in map(self._sample, indices) if sample is not None]
 
     def _training_batch(self, step: int) -> Batch:
         rows = self.batches.rows(step)
@@ -98,7 +110,7 @@ class Loader:
         for modality, clips in own.items():
             for clip, epoch in zip(clips, rows.epochs[share].tolist(), strict=True):
                 wanted.setdefault(clip, (epoch, []))[1].append(modality)
-        drawn = {clip: self.dataset.sample(clip, epoch, names) for clip, (epoch, names) in wanted.items()}
+        drawn = {clip: self._sample(clip, epoch, names) for clip, (epoch, names) in wanted.items()}
         taken = {clip for clips in rows.clips.values() for clip in clips.tolist()}
         found = {
             clip: self._substitute(clip, *wanted[clip], taken) if sample is None else sample
@@ -121,7 +133,7 @@ class Loader:
             if other in taken:
                 continue
             taken.add(other)
-            sample = self.dataset.sample(other, epoch, modalities)
+            sample = self._sample(other, epoch, modalities)
             if sample is not None:
                 return sample
         name = self.dataset.clips[index].id

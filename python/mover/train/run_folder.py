@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from mover.config import Config
 from mover.configs import differences, load_config, save_config
+from mover.data.tokenizer import Tokenizer
+from mover.distributed.shards import Shards
+from mover.distributed.world import World
 from mover.durable_file import durable_file
 from mover.errors import UserError
-from mover.train.checkpoint import find_checkpoint, load_checkpoint_config
+from mover.models.model import MoverModel
+from mover.train.checkpoint import copy_checkpoint, find_checkpoint, load_checkpoint_config, save_checkpoint
+from mover.train.checkpoint_files import other_version
+from mover.train.checkpoint_history import keep_earlier, mend
+from mover.train.lock import check_free, locked
 
 _FREE_ON_RESUME = (
     "name", "output", "data.manifest", "data.tokenizer", "data.cache", "data.cache_folder", "data.workers",
@@ -26,10 +36,12 @@ _FREE_ON_RESUME = (
 for `train.steps`, which moves the end of the schedules. But `data.cache` features may neither come nor go: with it
 nothing is drawn at random from frames and sound."""
 
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+
 
 class RunFolder:
-    """`<output>/<name>`: config.yaml, log.jsonl, checkpoints/{last,best}, plans/step-000100.npz, metrics.json,
-    embeddings.npz, curves.png, plan.png, report.html."""
+    """`<output>/<name>`: config.yaml, log.jsonl, checkpoints/{last,best,step-000100}, plans/step-000100.npz,
+    metrics.json, embeddings.npz, curves.png, plan.png, report.html; and lock.json while a run writes there."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -60,9 +72,48 @@ class RunFolder:
             the checkpoint to resume from, None to start anew.
 
         Raises:
-            UserError: the folder is in use and neither flag says what to do, there is nothing to resume, or the
-                checkpoint belongs to other settings.
+            UserError: a process trains there, a run is there and neither flag says what to do, there is nothing to
+                resume, or the checkpoint belongs to other settings.
         """
+        check_free(self.path)
+        return self._admit(config, resume, overwrite)
+
+    @contextmanager
+    def hold(self, config: Config, *, resume: bool, overwrite: bool, say: Callable[[str], None]) -> Iterator[None]:
+        """Keep other runs out of the folder for the life of the block, in which a run that was admitted writes there.
+
+        Args:
+            config, resume, overwrite: as in `admit`, which is done again: what it saw may have changed meanwhile.
+            say: takes warnings: no locks on this file system, a checkpoint of another version.
+
+        Raises:
+            UserError: as `admit`; or the folder cannot be written any more, within the block, too.
+        """
+        with locked(self.path, say):
+            checkpoint = self._admit(config, resume, overwrite)
+            other = None if checkpoint is None else other_version(checkpoint)
+            if other is not None:
+                say(f"{other} What follows may differ from what would have followed there.")
+            try:
+                yield
+            except OSError as error:
+                if not self.path.is_dir():
+                    raise self._gone() from None
+                elsewhere = error.filename is not None and not Path(error.filename).is_relative_to(self.path)
+                if elsewhere or error.errno not in _UNWRITABLE:
+                    raise
+                raise UserError(
+                    f"{error.filename or self.path} cannot be written: {error.strerror}. Make room, or make the folder "
+                    "writable, and go on with --resume."
+                ) from None
+
+    def _gone(self) -> UserError:
+        return UserError(
+            f"{self.path} is gone: it was removed or moved while the run was writing to it. Start the run again; if it "
+            "was moved, go on with --resume and the --output and --name of the new place."
+        )
+
+    def _admit(self, config: Config, resume: bool, overwrite: bool) -> Path | None:
         if resume and overwrite:
             raise UserError("--resume and --overwrite exclude each other: give one.")
         if resume:
@@ -79,8 +130,8 @@ class RunFolder:
         return None
 
     def open(self, config: Config, *, anew: bool, keep_until: int = 0) -> None:
-        """Make the folder ready: `anew` removes the files of an earlier run, and nothing else; plans of steps after
-        `keep_until` go, too."""
+        """Make the folder ready: `anew` removes the files of an earlier run, and nothing else. Plans and checkpoints of
+        steps after `keep_until` go, too, and what a run that was killed left half done is put right."""
         if anew:
             shutil.rmtree(self.last.parent, ignore_errors=True)
             results = ("metrics*.json", "metrics*.csv", "embeddings*.npz")
@@ -90,11 +141,43 @@ class RunFolder:
         for step, path in plan_files(self.plans).items():
             if step > keep_until:
                 path.unlink(missing_ok=True)
+        for path in self.plans.glob(".step-*.part"):
+            path.unlink(missing_ok=True)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.last.parent.mkdir(parents=True, exist_ok=True)
+            mend(self.last, self.best, keep_until)
             save_config(config, self.config)
         except OSError as error:
             raise UserError(f"{self.path} cannot be written: {error.strerror}. Choose another --output.") from None
+
+    def save(
+        self,
+        *,
+        model: MoverModel,
+        objective: nn.Module,
+        state: dict[str, Any],
+        config: Config,
+        tokenizer: Tokenizer | None,
+        best: bool,
+        world: World | None = None,
+        shards: Shards | None = None,
+    ) -> None:
+        """Write checkpoints/last, which with `best` becomes checkpoints/best, too. Those before stay as
+        checkpoints/step-000500, as many as `train.keep_checkpoints` says. The rest is as in `save_checkpoint`.
+
+        Raises UserError: they cannot be written. Those there are as they were.
+        """
+        world = world or World()
+        if world.leads:
+            if not self.last.parent.is_dir():
+                raise self._gone()
+            keep_earlier(self.last, config.train.keep_checkpoints)
+        save_checkpoint(
+            self.last, model=model, objective=objective, state=state, config=config, tokenizer=tokenizer, best=best,
+            world=world, shards=shards,
+        )  # fmt: skip
+        if best and world.leads:
+            copy_checkpoint(self.last, self.best)
 
     def write_plans(self, step: int, plans: Mapping[str, np.ndarray]) -> None:
         """Keep the transport plans of the validation batch after `step` steps.
@@ -104,6 +187,8 @@ class RunFolder:
         """
         if not plans:
             return
+        if not self.path.is_dir():
+            raise self._gone()
         scaled = {pair: (len(plan) * plan).astype(np.float16) for pair, plan in plans.items()}
         with durable_file(self.plans / f"step-{step:06d}.npz") as file:
             np.savez_compressed(file, **scaled)  # type: ignore[arg-type]

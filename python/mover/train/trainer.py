@@ -9,7 +9,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Collection
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,12 +38,10 @@ from mover.train.built_from import built_from
 from mover.train.checkpoint import (
     OBJECTIVE,
     OPTIMIZER,
-    copy_checkpoint,
     has_checkpoint,
     load_checkpoint_model,
     load_state,
     load_weights,
-    save_checkpoint,
 )
 from mover.train.checks import check_run
 from mover.train.collapse import CollapseWatch
@@ -89,11 +87,11 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False, cons
         resume = has_checkpoint(RunFolder(config.folder).last)
         overwrite = not resume
     connection = pick_device(config.train.device, world) if world.several else torch.device("cpu")
-    with world.connected(connection) as joined:
-        return _train(config, resume, overwrite, console or Console(), joined)
+    with world.connected(connection) as joined, ExitStack() as held:
+        return _train(config, resume, overwrite, console or Console(), joined, held)
 
 
-def _train(config: Config, resume: bool, overwrite: bool, console: Console, world: World) -> Outcome:
+def _train(config: Config, resume: bool, overwrite: bool, console: Console, world: World, held: ExitStack) -> Outcome:
     steps, batch_size = config.train.steps, config.train.batch_size
 
     # Folder, machine and data; nothing is written before everything has been checked.
@@ -101,8 +99,12 @@ def _train(config: Config, resume: bool, overwrite: bool, console: Console, worl
         ready = check_run(config, resume=resume, overwrite=overwrite, progress=console.is_terminal, world=world)
     folder, checkpoint, device, tokenizer = ready.folder, ready.checkpoint, ready.device, ready.tokenizer
     train_set, validation = ready.train_set, ready.validation
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     for warning in ready.warnings:
-        console.print(warning, highlight=False, markup=False, soft_wrap=True)
+        say(warning)
+    with world.agreed():
+        if world.leads:
+            held.enter_context(folder.hold(config, resume=resume, overwrite=overwrite, say=say))
     threads = config.train.threads or (max(1, usable_cores() // world.local_size) if world.several else 0)
     if threads:
         torch.set_num_threads(threads)
@@ -132,7 +134,6 @@ def _train(config: Config, resume: bool, overwrite: bool, console: Console, worl
         if start > steps:
             raise UserError(f"{checkpoint} is at step {start}, beyond train.steps = {steps}: give more steps.")
     every = [train_set, *([] if validation is None else validation.datasets.values())]
-    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     on_disk = config.data.cache in ("disk", "features")  # filled by one process, read by all
     with world.agreed(), world.in_turn() if on_disk else nullcontext():
         if validation is not None:
@@ -217,12 +218,10 @@ def _train(config: Config, resume: bool, overwrite: bool, console: Console, worl
                     "optimizer": optimizer.state_dict() if shards is None else None,
                     "random": world.collect(random_state(device)),
                 }  # fmt: skip
-                save_checkpoint(
-                    folder.last, model=model, objective=objective, state=state, config=config, tokenizer=tokenizer,
-                    world=world, shards=shards,
+                folder.save(
+                    model=model, objective=objective, state=state, config=config, tokenizer=tokenizer,
+                    best=improved or (validation is None and last), world=world, shards=shards,
                 )  # fmt: skip
-                if world.leads and (improved or (validation is None and last)):
-                    copy_checkpoint(folder.last, folder.best)
                 spent.skip()
             if stopping:
                 break

@@ -322,8 +322,7 @@ def test_a_gradient_or_an_embedding_that_is_not_finite_changes_nothing(
     for forward, said in ((infinite, "embeddings of audio are not finite"), (steep, "the norm of the gradient is")):
         monkeypatch.setattr(MoverModel, "forward", forward)
         saved: list[dict[str, Any]] = []
-        monkeypatch.setattr(trainer, "save_checkpoint", lambda *given, state, **rest: saved.append(state))  # noqa: B023
-        monkeypatch.setattr(trainer, "copy_checkpoint", lambda *given: None)
+        monkeypatch.setattr(RunFolder, "save", lambda folder, *, state, **rest: saved.append(state))  # noqa: B023
         monkeypatch.setattr(trainer, "_embed", lambda *given: None)
         monkeypatch.setattr(trainer, "_validate", lambda *given: {"T2V": {"R@1": 0.0, "clips": 6}})
         monkeypatch.setattr(trainer, "_plans", lambda *given: {})
