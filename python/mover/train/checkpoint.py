@@ -226,7 +226,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 def load_state(folder: Path) -> dict[str, Any]:
     """What is needed to resume, read without running any code of the file: "step", "best" validation, "skipped" steps
-    in a row before it, "optimizer" (None of a run in shards) and "random", the states of all processes, by rank.
+    in a row before it, "optimizer" (None of a run in shards) and "random", the states of all processes, by rank; and
+    "used", "logged", the rows of each modality that were trained on, and those that the log has told of.
 
     Raises:
         UserError: the file is not there, cut short or of another kind.

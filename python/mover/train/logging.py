@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from mover.durable_file import durable_file
 from mover.evaluate.directions import headline
 
 
@@ -30,10 +32,9 @@ class RunLog:
         if path is None:
             self._file = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - closed on exit
             return
-        lines = [line for line in read_log(path) if line["step"] <= keep_until]
-        aside = path.with_name(f".{path.name}.part")
-        aside.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        os.replace(aside, path)
+        kept = [text for text, line in _lines(path) if line["step"] <= keep_until]
+        with durable_file(path, path.with_name(f".{path.name}.part")) as file:
+            file.writelines(f"{text}\n".encode() for text in kept)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed on exit
 
     def write(self, kind: str, step: int, **values: Any) -> None:
@@ -52,17 +53,20 @@ class RunLog:
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log.jsonl; a last line cut short by a crash is left out. No file, no lines."""
+    return [line for _, line in _lines(path)]
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The whole lines, as text and as what they hold."""
     if not path.is_file():
-        return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+        return
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
-        except json.JSONDecodeError:
+        except ValueError:
             continue
         if isinstance(line, dict) and isinstance(line.get("step"), int):
-            lines.append(line)
-    return lines
+            yield text, line
 
 
 class Display:

@@ -19,7 +19,7 @@ from mover.configs import differences, load_config, save_config
 from mover.data.tokenizer import Tokenizer
 from mover.distributed.shards import Shards
 from mover.distributed.world import World
-from mover.durable_file import durable_file
+from mover.durable_file import durable_file, flush
 from mover.errors import UserError
 from mover.models.model import MoverModel
 from mover.train.checkpoint import copy_checkpoint, find_checkpoint, load_checkpoint_config, save_checkpoint
@@ -171,6 +171,8 @@ class RunFolder:
         if world.leads:
             if not self.last.parent.is_dir():
                 raise self._gone()
+            if self.log.exists():
+                flush(self.log)  # it is to be as far as the checkpoint
             keep_earlier(self.last, config.train.keep_checkpoints)
         save_checkpoint(
             self.last, model=model, objective=objective, state=state, config=config, tokenizer=tokenizer, best=best,

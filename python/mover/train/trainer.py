@@ -124,11 +124,14 @@ def _train(config: Config, resume: bool, overwrite: bool, console: Console, worl
         torch.manual_seed(int(generator(config.seed, DROPOUT, world.rank).integers(2**62)))
     shards = Shards(model, objective, optimizer) if world.several and config.train.parallel == "fsdp" else None
     start, best, skipped = 0, None, 0
+    used, logged = Counter[str](), Counter[str]()
     if checkpoint is not None:
         state = load_state(checkpoint)
         load_weights(objective, checkpoint / OBJECTIVE)
         _load_optimizer(optimizer, shards, state, checkpoint)
         start, best, skipped = state["step"], state["best"], state["skipped"]
+        used.update(state.get("used", {}))
+        logged.update(state.get("logged", {}))
         if world.rank < len(state["random"]):
             restore_random_state(state["random"][world.rank], device)
         if start > steps:
@@ -150,7 +153,6 @@ def _train(config: Config, resume: bool, overwrite: bool, console: Console, worl
     facts |= {"processes": world.size} if world.several else {}
     learner = Learner(model, replica, objective, optimizer, config, device, world)
     done, spent, embeddings, stopping = start, _Stopwatch(), None, False
-    used, logged = Counter[str](), Counter[str]()
     watch = CollapseWatch(config, objective)
     with (
         StopRequest() as stop,
@@ -214,7 +216,7 @@ def _train(config: Config, resume: bool, overwrite: bool, console: Console, worl
             if last or improved or stopping or done % config.train.checkpoint_every == 0:
                 check_equal(model, world, done)
                 state = {
-                    "step": done, "best": best, "skipped": skipped,
+                    "step": done, "best": best, "skipped": skipped, "used": dict(used), "logged": dict(logged),
                     "optimizer": optimizer.state_dict() if shards is None else None,
                     "random": world.collect(random_state(device)),
                 }  # fmt: skip
