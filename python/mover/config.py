@@ -80,6 +80,14 @@ class DataConfig(Section):
     cache_frames_per_second: PositiveFloat | None = Field(
         None, description="none: a cache holds all frames; n: at most so many, for less room, others stand in for those"
     )
+    max_pixels: PositiveInt = Field(
+        100_000_000, description="of an image or a frame of video; what is larger is refused before it is decoded"
+    )
+    max_clip_bytes: PositiveInt = Field(
+        4_000_000_000,
+        description="of what is kept in memory of a clip and a modality while it is decoded: frames, samples or "
+        "features; a clip with more is refused",
+    )
     workers: NonNegativeInt = Field(2, description="decoding threads or processes")
     missing: Literal["drop", "mask"] = Field(
         "drop",
