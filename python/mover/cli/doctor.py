@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Check the media that a manifest names: that each file is there, decodes to its end, has the track it is named for and is
-long enough. The statuses go into the manifest (ok, missing, no_audio_track, corrupt, too_short), where training and
-evaluation heed them. Silent sound is remarked on, no fault.
+long enough. The statuses go into the manifest (ok, missing, no_audio_track, corrupt, too_short,
+too_large), where training and evaluation heed them. Silent sound is remarked on, no fault.
 
   mover doctor data/msrvtt/manifest.jsonl
   mover doctor data/msrvtt/manifest.jsonl --quick --dry-run
@@ -50,6 +50,12 @@ def run(argv: Sequence[str]) -> int:
         "--workers", type=positive, default=os.cpu_count() or 1, metavar="INT",
         help="threads that decode [one per processor]",
     )  # fmt: skip
+    parser.add_argument(
+        "--max-pixels", type=positive, metavar="INT", help="as data.max_pixels of the run [its default]"
+    )
+    parser.add_argument(
+        "--max-clip-bytes", type=positive, metavar="INT", help="as data.max_clip_bytes of the run [its default]"
+    )
     options = parser.parse_args(list(argv))
     if options.dry_run and options.out is not None:
         raise UserError("--dry-run writes no manifest, and --out names one. Leave one of them out.")
@@ -57,6 +63,7 @@ def run(argv: Sequence[str]) -> int:
     from mover.data.doctor import examine, record_of
     from mover.data.doctor_report import Report
     from mover.data.fingerprint import file_state
+    from mover.data.limits import LIMITS, Limits
     from mover.data.manifest import read_manifest, select_split, write_atomically
 
     before = file_state(options.manifest)
@@ -64,8 +71,9 @@ def run(argv: Sequence[str]) -> int:
     clips = listed if options.split is None else select_split(listed, options.split)
     record = options.record or record_of(options.manifest)
     examination = examine(
-        clips, record, quick=options.quick, again=options.again, workers=options.workers, progress=sys.stderr.isatty()
-    )
+        clips, record, quick=options.quick, again=options.again, workers=options.workers, progress=sys.stderr.isatty(),
+        limits=Limits(options.max_pixels or LIMITS.max_pixels, options.max_clip_bytes or LIMITS.max_clip_bytes),
+    )  # fmt: skip
     report = Report(examination)
     known = f", {examination.recalled} known from {record.name}" if examination.recalled else ""
     print(f"{options.manifest}: {len(clips)} clips; {examination.checked} parts of files checked{known}")

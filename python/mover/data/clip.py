@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-STATUSES = ("ok", "missing", "no_audio_track", "corrupt", "too_short")
+STATUSES = ("ok", "missing", "no_audio_track", "corrupt", "too_short", "too_large")
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 FEATURE_EXTENSIONS = (".npy", ".safetensors")
 

@@ -11,10 +11,11 @@ import numpy as np
 
 from mover.config import BUILT_IN, DataConfig
 from mover.data.collate import Collate, Sample, window_length
-from mover.data.decoded import Decoded, MemoryStore
+from mover.data.decoded import Decoded, MemoryStore, decode_pcm
 from mover.data.feature_cache import TowerOutputs
+from mover.data.limits import Limits
 from mover.data.manifest import Clip
-from mover.data.media import MediaError, read_pcm, read_video
+from mover.data.media import MediaError, read_video
 from mover.data.media_cache import DiskStore, Stored
 from mover.data.others import Others, check_kinds, read_other
 from mover.data.sampling import CAPTION, FRAMES, WINDOW, cut_window, frame_times, generator
@@ -210,7 +211,9 @@ class ClipDataset:
         if modality in self.others:
             if isinstance(stored, Decoded):
                 return stored.others[modality]
-            return read_other(clip.others[modality], self.others[modality], self.config.image_size)
+            return read_other(
+                clip.others[modality], self.others[modality], self.config.image_size, Limits.of(self.config)
+            )
         window = window_length(self.config)
         return cut_window(self._pcm(clip, stored), window, self._random(WINDOW, epoch, index))
 
@@ -226,6 +229,7 @@ class ClipDataset:
             lambda duration: frame_times(duration, count, random),
             start=clip.start,
             duration=clip.duration,
+            limits=Limits.of(self.config),
         )
         return video.pixels
 
@@ -235,4 +239,4 @@ class ClipDataset:
         if pcm is not None:
             return pcm
         assert clip.audio is not None
-        return read_pcm(clip.audio, self.config.sample_rate, start=clip.start, duration=clip.duration)
+        return decode_pcm(clip, self.config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import os
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mover.config import DataConfig
+from mover.data.limits import Limits
 from mover.data.manifest import Clip
 from mover.data.media import MediaError, Video, read_pcm, read_video
 from mover.data.others import Others, read_other
@@ -58,7 +58,7 @@ def decode_clip(clip: Clip, config: DataConfig, modalities: Sequence[str], other
     for name, tower in (others or {}).items():
         if clip.present(name):
             try:
-                arrays[name] = read_other(clip.others[name], tower, config.image_size)
+                arrays[name] = read_other(clip.others[name], tower, config.image_size, Limits.of(config))
             except MediaError as error:
                 faults[name] = error
     return Decoded(video, pcm, arrays, faults)
@@ -66,26 +66,27 @@ def decode_clip(clip: Clip, config: DataConfig, modalities: Sequence[str], other
 
 def decode_video(clip: Clip, config: DataConfig) -> Video:
     """The frames of a clip that has a video: all, or at most `cache_frames_per_second`. Raises MediaError."""
-    assert clip.video is not None
-    rate, choose = config.cache_frames_per_second, None
+    path = clip.video
+    assert path is not None
+    rate, limits, choose = config.cache_frames_per_second, Limits.of(config), None
     if rate is not None:
-        choose = functools.partial(_evenly, rate)
-    video = read_video(clip.video, config.image_size, choose, start=clip.start, duration=clip.duration)
+
+        def choose(duration: float) -> np.ndarray:
+            """Times of as many frames per second, from the first on."""
+            limits.check_bytes(path, duration * rate * 3 * config.image_size**2, "frames")
+            return np.arange(max(1, math.ceil(duration * rate))) / rate
+
+    video = read_video(path, config.image_size, choose, start=clip.start, duration=clip.duration, limits=limits)
     if rate is None:
         return video
     fresh = [True, *(not np.array_equal(a, b) for a, b in itertools.pairwise(video.pixels))]  # few frames, often shown
     return Video(video.pixels[fresh], video.times[fresh], video.duration)
 
 
-def _evenly(rate: float, duration: float) -> np.ndarray:
-    """Times of as many frames per second, from the first on."""
-    return np.arange(max(1, math.ceil(duration * rate))) / rate
-
-
 def decode_pcm(clip: Clip, config: DataConfig) -> np.ndarray:
     """All samples of a clip that has audio. Raises MediaError."""
     assert clip.audio is not None
-    return read_pcm(clip.audio, config.sample_rate, start=clip.start, duration=clip.duration)
+    return read_pcm(clip.audio, config.sample_rate, start=clip.start, duration=clip.duration, limits=Limits.of(config))
 
 
 class MemoryStore:

@@ -19,13 +19,14 @@ from typing import Any
 
 from mover.data.clip import Clip
 from mover.data.fingerprint import State, file_state
+from mover.data.limits import LIMITS, Limits
 from mover.data.media_check import Finding, Part, check, parts_of
 from mover.data.progress import progress_bar
 from mover.errors import UserError
 
 _VERSION = 1
 """Raised whenever the same file may be judged otherwise than before."""
-_HIDDEN = ("corrupt", "too_short")
+_HIDDEN = ("corrupt", "too_short", "too_large")
 """Statuses that headers may not show: a look at them does not take these back."""
 _AHEAD = 4
 """Parts handed to the threads per thread, so that neither a long manifest nor a slow one holds the others up."""
@@ -57,10 +58,12 @@ def examine(
     again: bool = False,
     workers: int = 2,
     progress: bool = True,
+    limits: Limits = LIMITS,
 ) -> Examination:
     """Check all media that the clips name, with `workers` threads.
 
-    record: file to read and to append to. quick: headers only. again: do not believe the record.
+    record: file to read and to append to. quick: headers only. again: do not believe the record. limits: what is larger
+    is "too_large"; the record is not believed about that.
     Raises UserError when the record cannot be written. What was found until an interruption is in the record.
     """
     named = [parts_of(clip) for clip in clips]
@@ -74,14 +77,14 @@ def examine(
         earlier = known.get((keys[part], states[part.path], False)) or (
             known.get((keys[part], states[part.path], True)) if quick else None
         )
-        if earlier is not None:
+        if earlier is not None and earlier.status != "too_large":
             findings[part] = earlier
     recalled = len(findings)
     todo = [part for part in parts if part not in findings]
     with _Record(record) as write, progress_bar("checking media", len(todo), progress) as advance:
 
         def work(part: Part) -> Finding:
-            finding = check(part, quick)
+            finding = check(part, quick, limits)
             if states[part.path] is not None:
                 write(keys[part], states[part.path], finding)  # here, so that whatever stops the rest, this is kept
             return finding
@@ -153,7 +156,7 @@ def _read_record(path: Path) -> Known:
                     state, glanced = row["state"], bool(row["glanced"])
                     finding = Finding(row["status"], row["reason"], row["facts"], glanced)
                     known[json.dumps(row["part"]), (state[0], state[1]), glanced] = finding
-                except (ValueError, KeyError, TypeError, IndexError):
+                except (ValueError, KeyError, TypeError, IndexError, RecursionError):
                     continue
     except FileNotFoundError:
         pass

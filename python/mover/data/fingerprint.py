@@ -100,6 +100,6 @@ def _read(memo: Path) -> dict[str, Entry]:
         }
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         _log.warning("%s is no list of fingerprints (%s) and is made anew.", memo, error)
         return {}

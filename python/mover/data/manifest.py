@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from mover.data.clip import STATUSES, Clip, Reference
@@ -18,6 +19,9 @@ from mover.data.manifest_row import WrongRow, clip_of, line_of
 from mover.errors import UserError
 
 __all__ = ["STATUSES", "Clip", "Reference", "read_manifest", "select_split", "write_atomically", "write_manifest"]
+
+_LONGEST = 10_000_000
+"""Characters of a row."""
 
 
 def read_manifest(path: Path) -> list[Clip]:
@@ -32,7 +36,11 @@ def read_manifest(path: Path) -> list[Clip]:
     folder = os.path.join(path.parent, "")
     try:
         with open(path, encoding="utf-8-sig", newline="\n") as file, _without_collection():
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(partial(file.readline, _LONGEST + 1), ""), start=1):
+                if len(line) > _LONGEST:
+                    raise UserError(
+                        f"{path}, line {number}: more than {_LONGEST} characters. Each line of a manifest is one row."
+                    )
                 if line.isspace():
                     continue
                 try:

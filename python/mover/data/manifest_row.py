@@ -10,14 +10,17 @@ from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
 from sys import intern
-from typing import Any
+from typing import Any, NoReturn
 
 from mover.data.clip import IMAGE_EXTENSIONS, STATUSES, Clip, Reference
+from mover.errors import UserError
 
 _NAMES = tuple(f.name for f in fields(Clip))
 _KEYS = frozenset(_NAMES)
 _NONE: list[str] = []
 _ALWAYS = ("id", "captions", "split")
+_LONGEST = 1e9
+"""Seconds, thirty years: a decoder counts them in millionths, in 64 bits."""
 _DEFAULTS = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(Clip)}
 
 
@@ -29,7 +32,17 @@ def _wrong(row: dict[str, Any], key: str, expected: str) -> WrongRow:
     return WrongRow(f"field '{key}' must be {expected}, got {row.get(key)!r:.80}.")
 
 
-_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(f"{constant:.80} is no number of JSON, or too large for one")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    return value if math.isfinite(value) else _no_number(digits)
+
+
+_decoder = json.JSONDecoder(parse_float=_finite, parse_constant=_no_number)
+_scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # type: ignore[attr-defined]
 
 
 def _object(line: str) -> dict[str, Any]:
@@ -40,7 +53,7 @@ def _object(line: str) -> dict[str, Any]:
         whole = False
     if not whole:  # blanks around the object, or something wrong
         try:
-            row = json.loads(line)
+            row = _decoder.decode(line)
         except (ValueError, RecursionError) as error:
             raise WrongRow(f"not a JSON object ({error}). Each line of a manifest is one JSON object.") from None
     if type(row) is not dict:
@@ -126,10 +139,10 @@ def _status(row: dict[str, Any], others: dict[str, Reference]) -> dict[str, str]
 
 def _seconds(row: dict[str, Any], key: str) -> float:
     value = row[key]
-    if type(value) is float and 0 <= value < math.inf:
+    if type(value) is float and 0 <= value <= _LONGEST:
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-        raise _wrong(row, key, "a number of seconds, at least 0, or null")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _LONGEST:
+        raise _wrong(row, key, "a number of seconds, from 0 to 1e9, or null")
     return float(value)
 
 
@@ -176,7 +189,12 @@ def line_of(clip: Clip, folder: str) -> str:
             row[modality] = _stored(row[modality], folder)
     if clip.others:
         row["others"] = {name: _stored_reference(entry, folder) for name, entry in clip.others.items()}
-    line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    try:
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    except RecursionError:
+        raise UserError(
+            f"Clip '{clip.id}': what is under 'extra' is nested too deep to be written. Delete it."
+        ) from None
     try:
         line.encode()
     except UnicodeEncodeError:  # half a character under `extra`: JSON can escape it, UTF-8 cannot hold it

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 
 from mover.data.clip import IMAGE_EXTENSIONS, Clip, Reference
 from mover.data.features import read_features
+from mover.data.limits import LIMITS, Limits, size_of_file
 from mover.data.media import MediaError, glance, read_image, read_pcm, scan_video
 
 _RATE = 16000
@@ -60,13 +59,12 @@ def parts_of(clip: Clip) -> dict[str, Part]:
     return parts
 
 
-def check(part: Part, quick: bool = False) -> Finding:
+def check(part: Part, quick: bool = False, limits: Limits = LIMITS) -> Finding:
     """Read the part as training would, all of it. quick: only the headers of video and audio."""
     glanced = quick and part.kind in ("video", "audio")
     try:
-        if not stat.S_ISREG(os.stat(part.path).st_mode):
-            raise MediaError(part.path, "corrupt", "it is not a file")
-        return Finding("ok", facts=_glanced(part) if glanced else _read(part), glanced=glanced)
+        size_of_file(part.path)
+        return Finding("ok", facts=_glanced(part, limits) if glanced else _read(part, limits), glanced=glanced)
     except MediaError as error:
         return Finding(error.status, error.detail, glanced=glanced)
     except FileNotFoundError:
@@ -75,19 +73,19 @@ def check(part: Part, quick: bool = False) -> Finding:
         return Finding("corrupt", f"it cannot be read: {error or type(error).__name__}", glanced=glanced)
 
 
-def _glanced(part: Part) -> dict[str, Any]:
-    return dict(glance(part.path, part.kind, start=part.start, duration=part.duration))
+def _glanced(part: Part, limits: Limits) -> dict[str, Any]:
+    return dict(glance(part.path, part.kind, start=part.start, duration=part.duration, limits=limits))
 
 
-def _read(part: Part) -> dict[str, Any]:
+def _read(part: Part, limits: Limits) -> dict[str, Any]:
     if part.kind == "video":
-        return dict(scan_video(part.path, start=part.start, duration=part.duration))
+        return dict(scan_video(part.path, start=part.start, duration=part.duration, limits=limits))
     if part.kind == "audio":
-        pcm = read_pcm(part.path, _RATE, start=part.start, duration=part.duration)
+        pcm = read_pcm(part.path, _RATE, start=part.start, duration=part.duration, limits=limits)
         silent = max(int(pcm.max()), -int(pcm.min())) <= _SILENT
         return {"seconds": len(pcm) / _RATE, **({"silent": True} if silent else {})}
     if part.kind == "image":
-        read_image(part.path, 8)
+        read_image(part.path, 8, limits)
         return {}
-    features = read_features(Reference(part.path, part.row))
+    features = read_features(Reference(part.path, part.row), limits)
     return {"shape": list(np.shape(features))}

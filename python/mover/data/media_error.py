@@ -11,6 +11,7 @@ _REMEDY = {
     "no_audio_track": "Drop the clip, or run without audio.",
     "corrupt": "Fetch the file again, or drop the clip.",
     "too_short": "Drop the clip, or correct its start in the manifest.",
+    "too_large": "Drop the clip, or raise the limit.",
 }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from mover.config import FeatureTowerConfig, ImageTowerConfig
 from mover.data.clip import IMAGE_EXTENSIONS, Clip, Reference
 from mover.data.features import read_features
+from mover.data.limits import LIMITS, Limits
 from mover.data.media import MediaError, read_image
 from mover.errors import UserError
 
@@ -16,15 +17,17 @@ Others = Mapping[str, ImageTowerConfig | FeatureTowerConfig]
 """Modality to its section under `model.others`: what the files hold is what its tower takes."""
 
 
-def read_other(reference: Reference, tower: ImageTowerConfig | FeatureTowerConfig, image_size: int) -> np.ndarray:
+def read_other(
+    reference: Reference, tower: ImageTowerConfig | FeatureTowerConfig, image_size: int, limits: Limits = LIMITS
+) -> np.ndarray:
     """An image, uint8 (3, image_size, image_size), or features, float32 (T, tower.input_size) with T >= 1.
 
     Of more than `tower.length` rows of features, the middle one of each of as many equal parts is taken; a vector
     (input_size,) is one row. Raises MediaError naming the file: not there, unreadable, or of another shape.
     """
     if isinstance(tower, ImageTowerConfig):
-        return read_image(reference.path, image_size)
-    values = read_features(reference)
+        return read_image(reference.path, image_size, limits)
+    values = read_features(reference, limits)
     rows = values[None] if values.ndim == 1 else values
     if rows.ndim != 2 or rows.shape[1] != tower.input_size or len(rows) == 0:
         place = "its features" if reference.row is None else f"its features at {reference.row!r}"

@@ -15,6 +15,10 @@ from mover.data.manifest import write_atomically
 from mover.errors import UserError
 
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+_LONGEST = 100_000_000
+"""Characters of a tokenizer.json; the largest vocabularies, of 256,000 tokens, take a third."""
+_SPARSEST = 10
+"""Ids for each token."""
 
 
 class Tokenizer:
@@ -42,14 +46,23 @@ class Tokenizer:
     def load(cls, path: Path, max_tokens: int) -> Tokenizer:
         """Read a `tokenizer.json`. Raises UserError naming the file."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            with open(path, encoding="utf-8") as file:
+                text = file.read(_LONGEST + 1)
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"The tokenizer {path} cannot be read: {error}. Set data.tokenizer.") from None
+        if len(text) > _LONGEST:
+            raise UserError(f"{path} is not a tokenizer.json: it has more than {_LONGEST} characters.")
         try:
             tokenizer = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the package raises nothing more specific
             raise UserError(f"{path} is not a tokenizer.json: {error}. Copy it again from its model.") from None
-        return cls(tokenizer, max_tokens)
+        loaded = cls(tokenizer, max_tokens)
+        tokens = tokenizer.get_vocab_size(with_added_tokens=True)
+        if loaded.vocab_size > _SPARSEST * tokens:  # ids are rows of an embedding table: one can ask for all memory
+            raise UserError(
+                f"{path} numbers {tokens} tokens with ids up to {loaded.vocab_size - 1}. Copy it again from its model."
+            )
+        return loaded
 
     @classmethod
     def for_data(cls, config: DataConfig) -> Tokenizer:

@@ -130,7 +130,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         ('{"id": "b", "split": "t", "status": {"video": "lost"}}', "'status'"),
         ('{"id": "b", "split": "t", "status": {"smell": "ok"}}', "'status'"),
         ('{"id": "b", "split": "t", "start": -1}', "'start'"),
-        ('{"id": "b", "split": "t", "duration": NaN}', "'duration'"),
+        ('{"id": "b", "split": "t", "duration": NaN}', "NaN"),
         ('{"id": "b", "split": "t", "duration": true}', "'duration'"),
         ('{"id": "b", "split": "t", "extra": [1]}', "'extra'"),
         ('{"id": "b", "split": "t", "audio": ["a"]}', "field 'audio' must be a string or null, got ['a']"),

@@ -44,7 +44,7 @@ def load(
             start, end = (seconds(row.required(column), row.where, column) for column in COLUMNS[1:3])
             if end <= start:
                 raise UserError(f"{row.where}: the clip ends at {end:g} s, before it starts at {start:g} s.")
-            published = row.required("split")
+            published = clip_name(row.required("split"), row.where, "split")  # a folder may be called after it
             split = _SPLITS.get(published, published)
             label = clip_name(row.required("label"), row.where, "label") if "label" in row.values else None
             name = stamp(upload, start, end)

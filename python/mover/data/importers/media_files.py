@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -61,5 +62,5 @@ class MediaFiles:
 
     def _index(self, folder: Path) -> MediaIndex | None:
         if folder not in self._folders:
-            self._folders[folder] = MediaIndex(folder, _ALL) if folder.is_dir() else None
+            self._folders[folder] = MediaIndex(folder, _ALL) if os.path.isdir(folder) else None
         return self._folders[folder]

@@ -98,8 +98,10 @@ def _videos(entries: list[Any], path: Path, source: str, clips: dict[str, Clip],
 
 
 def _length(start: Any, end: Any) -> float | None:
-    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (start, end))
-    return float(end) - float(start) if numbers and end > start else None
+    """Seconds from one to the other, where both are times."""
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (start, end)):
+        return None
+    return float(end - start) if 0 <= start < end < 1e9 else None
 
 
 def _sentences(entries: list[Any], path: Path, clips: dict[str, Clip]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mover.data.clip import Clip
-from mover.data.importers.fields import clip_name, text, texts
+from mover.data.importers.fields import clip_name, shown, text, texts
 from mover.data.importers.importer import Importer
 from mover.data.importers.media_files import MediaFiles
 from mover.data.importers.pickles import read_pickle
@@ -35,7 +35,7 @@ def load(annotations: Path, media: Path, *, source: str = "sounddescs") -> list[
     categories = _categories(annotations / "categories.pkl")
     clips = {}
     for key, value in descriptions.items():
-        where = f"{path}, {key!r}"
+        where = f"{path}, {shown(key)}"
         name = clip_name(key, where, "id")
         captions = (
             texts(value, where, "description") if isinstance(value, list) else [text(value, where, "description")]
@@ -62,9 +62,11 @@ def _categories(path: Path) -> dict[str, list[str]]:
         return {}
     found = {}
     for key, value in _mapping(path).items():
-        tags = sorted(value) if isinstance(value, (set, frozenset)) else value
-        tags = [tags] if isinstance(tags, str) else [] if tags is None else list(tags)
-        found[str(key)] = [text(tag, f"{path}, {key!r}", "category") for tag in tags if tag != ""]
+        tags = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
+        tags = [tags] if isinstance(tags, str) else [] if tags is None else tags
+        if not isinstance(tags, list):
+            raise UserError(f"{path}, {shown(key)}: expected a category or a list of them, got {shown(tags)}.")
+        found[str(key)] = [text(tag, f"{path}, {shown(key)}", "category") for tag in tags if tag != ""]
     return found
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mover.data.importers.fields import shown
 from mover.errors import UserError
 
 
@@ -147,7 +148,7 @@ def read_list(path: Path) -> Iterator[Row]:
             raise UserError(f"{path}: expected a list of names, got {type(names).__name__}.")
         for position, name in enumerate(names):
             if not isinstance(name, str):
-                raise UserError(f"{path}, [{position}]: expected a name, got {name!r:.80}.")
+                raise UserError(f"{path}, [{position}]: expected a name, got {shown(name)}.")
             yield Row(f"{path}, [{position}]", {"video_id": name})
         return
     for number, line in enumerate(read_text(path).split("\n"), start=1):
@@ -160,7 +161,7 @@ def _array_of_names(path: Path) -> list[str]:
 
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged header has NumPy raise what Python's own parser does
         raise UserError(
             f"{path} is not an array of strings: {error} An array of Python objects is a pickle, which could run code: "
             "write the names to a text file, one in each line."

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mover.data.clip import IMAGE_EXTENSIONS, Clip
-from mover.data.importers.fields import clip_name, mapping, text, texts, twice
+from mover.data.importers.fields import clip_name, mapping, shown, text, texts, twice
 from mover.data.importers.importer import AUDIO, Importer, Option
 from mover.data.importers.media_files import MediaFiles
 from mover.data.importers.table import read_json
@@ -50,7 +50,7 @@ def load(
     for part, path in _paths(annotations, split):
         document = read_json(path)
         if not isinstance(document, list) or not document:
-            raise UserError(f"{path}: expected a list of objects, got {document!r:.60}.")
+            raise UserError(f"{path}: expected a list of objects, got {shown(document)}.")
         for position, value in enumerate(document):
             _add(entries, mapping(value, f"{path}, [{position}]"), f"{path}, [{position}]", part)
     files = MediaFiles(media, audio, ("video", "audio"))
