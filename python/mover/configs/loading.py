@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -85,18 +87,41 @@ def find_config(source: str | Path) -> Path:
     )
 
 
+_MOST_CHARACTERS = 1_000_000
+_MOST_VALUES = 100_000
+"""Of a configuration: ten thousand times what the largest has, and what still is read at once."""
+
+
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """The safe loader of PyYAML, but a key given twice is an error and not silently the last one."""
+    """The safe loader of PyYAML, but a key given twice is an error and not silently the last one, and so are aliases
+    that stand for more values than any configuration has."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None and _values(node, {}) > _MOST_VALUES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"its aliases stand for more than {_MOST_VALUES} values, or for themselves", node.start_mark
+            )
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, AttributeError, OverflowError):  # of a tag that says what the text is not
+            problem = f"'{node.value!s:.60}' is not what the tag {node.tag} says"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
             key = key_node.value
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(None, None, "a key is no plain text", key_node.start_mark)
             if key in seen:
                 twice = f"the key '{key}' is given twice"
                 raise yaml.constructor.ConstructorError(None, None, twice, key_node.start_mark)
             seen.add(key)
-        return super().construct_mapping(node, deep)
+        return {str(key): value for key, value in super().construct_mapping(node, deep).items()}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -106,12 +131,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: it cannot be read, is no YAML, has a key twice, or is no mapping.
     """
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)  # a subclass of SafeLoader
+        with open(path, encoding="utf-8") as file:
+            text = file.read(_MOST_CHARACTERS + 1)
+        if len(text) > _MOST_CHARACTERS:
+            raise UserError(f"{path}: longer than {_MOST_CHARACTERS} characters: this is no configuration.")
+        tree = yaml.load(text, _UniqueKeyLoader)  # a subclass of SafeLoader
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{path}{line}: not valid YAML: {error.problem or error.context}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a YAML text file: {' '.join(str(error).split())}.") from None
+    except RecursionError:
+        raise UserError(f"{path}: not a configuration: it is nested too deep.") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
     if tree is None:
@@ -119,6 +150,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected 'key: value' lines at the top, got {_show(tree)}.")
     return {str(key): value for key, value in tree.items()}
+
+
+def _values(node: yaml.Node, known: dict[int, float]) -> float:
+    """How many values a node stands for, those counted again that an alias repeats; infinite where it holds itself.
+
+    known: of nodes, by their identity, what was counted; infinite while they are.
+    """
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = math.inf
+    below = node.value if isinstance(node, yaml.CollectionNode) else ()
+    entries = chain.from_iterable(below) if isinstance(node, yaml.MappingNode) else below
+    known[id(node)] = count = 1 + sum(_values(entry, known) for entry in entries)
+    return count
 
 
 def _drop_weights(tree: dict[str, Any], preset: Any) -> None:
