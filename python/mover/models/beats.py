@@ -7,6 +7,7 @@ a bias per bucketed distance, the same table in every layer, which each query sc
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -66,17 +67,18 @@ class BeatsConfig:
         sizes = {}
         for own, official in _OFFICIAL_SIZES.items():
             value = cfg.get(official)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
                 raise UserError(
-                    f"cfg.{official} must be a positive integer, got {value!r}. Give an official BEATs file."
+                    f"cfg.{official} must be a positive integer up to {_LARGEST}, got {reprlib.repr(value)}. Give an "
+                    "official BEATs file."
                 )
             sizes[own] = value
         for official, (expected, default) in _OFFICIAL_SWITCHES.items():
             value = cfg.get(official, default)
             if value != expected:
                 raise UserError(
-                    f"cfg.{official} is {value!r}, but only BEATs with {expected!r} is supported, as in the official "
-                    "iter1 to iter3 files. Give one of those."
+                    f"cfg.{official} is {reprlib.repr(value)}, but only BEATs with {expected!r} is supported, as in "
+                    "the official iter1 to iter3 files. Give one of those."
                 )
         return cls(**sizes, dropout=dropout)
 
@@ -102,6 +104,24 @@ _OFFICIAL_SWITCHES: dict[str, tuple[object, object]] = {
     "relative_position_embedding": (True, False),
     "gru_rel_pos": (True, False),
 }
+
+
+_LARGEST = 1_000_000
+
+
+def claimed_sizes(cfg: Mapping[str, Any]) -> tuple[int, int]:
+    """Layers and parameters, those of its matrices alone, that the `cfg` of an official checkpoint asks for.
+
+    A size that is no positive integer counts as 0; `BeatsConfig.from_official` refuses it.
+    """
+    sizes = {own: cfg.get(official) for own, official in _OFFICIAL_SIZES.items()}
+    known = {own: value if isinstance(value, int) and value > 0 else 0 for own, value in sizes.items()}
+    layers, width, embed = known["layers"], known["hidden_size"], known["embed_dim"]
+    positions = (
+        width * (width // (known["conv_pos_groups"] or 1)) * known["conv_pos"] + known["buckets"] * known["heads"]
+    )
+    patches = embed * (known["patch_size"] ** 2 + width)
+    return layers, layers * width * (4 * width + 2 * known["intermediate_size"]) + positions + patches
 
 
 def relative_buckets(distance: Tensor, buckets: int = 320, max_distance: int = 800) -> Tensor:

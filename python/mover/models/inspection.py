@@ -24,7 +24,7 @@ from mover.models.filterbank import (
     SAMPLE_RATE,
     TWICE_STD,
 )
-from mover.models.pretrained import PREPROCESSOR, not_the_file_itself, read_json, weight_files
+from mover.models.pretrained import PREPROCESSOR, not_the_file_itself, read_json, require_stored, weight_files
 from mover.models.text import TextEncoder
 from mover.models.video import VideoEncoder
 
@@ -105,7 +105,12 @@ def _folder(report: Report) -> Report:
         report.facts["what"] = f"a checkpoint of type {kind!r}"
         report.problem = f"No tower takes it; the towers take folders of type {' and '.join(kinds)}, and BEATs files."
         return report
-    files = weight_files(path)
+    try:
+        files = weight_files(path)
+    except UserError as error:
+        report.facts["what"] = f"a {kind} folder whose list of weights cannot be used"
+        report.problem = str(error)
+        return report
     bad = next((problem for problem in map(not_the_file_itself, files) if problem), "")
     if bad:
         report.facts["what"] = f"a {kind} folder without its weights"
@@ -146,6 +151,12 @@ def _vit(report: Report, config: Mapping[str, Any], files: list[Path]) -> Report
 
 def _torch_file(report: Report) -> Report:
     path = report.path
+    try:
+        require_stored(path, "weights")
+    except UserError as error:
+        report.facts = {"what": "no weights that torch has written", **report.facts}
+        report.problem = str(error).removeprefix("weights: ")
+        return report
     try:
         content = torch.load(path, map_location="meta", weights_only=True)
     except Exception as error:  # whatever the reader raises on a damaged file, the file is at fault
@@ -225,6 +236,7 @@ def _describe_tensors(report: Report, tensors: Mapping[str, Tensor]) -> None:
 def _shapes(file: Path) -> dict[str, Tensor]:
     """The tensors of a weight file without their values."""
     if file.suffix != ".safetensors":
+        require_stored(file, "weights")
         return dict(torch.load(file, map_location="meta", weights_only=True))
     from safetensors import safe_open
 
@@ -238,7 +250,7 @@ def _vocabulary(path: Path) -> int | str:
         content = json.loads(path.read_text(encoding="utf-8"))
         ids = [*content["model"]["vocab"].values(), *(token["id"] for token in content["added_tokens"])]
         return int(max(ids)) + 1
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return "an unknown number of"
 
 

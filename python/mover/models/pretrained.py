@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mover.errors import UserError
+from mover.models.beats import claimed_sizes
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -30,9 +32,16 @@ _WEIGHT_FILES = (
 # What a checkpoint may hold beyond the tower: the pooler, heads of other tasks, and constants old versions stored.
 _OTHER_PARTS = re.compile(r"(^|\.)(pooler|lm_head|classifier|cls|decoder|mask_token|position_ids|token_type_ids)(\.|$)")
 _LFS_POINTER = b"version https://git-lfs"
+_CODE = re.compile(r"auto_map|quantization_config|kernel|attn_implementation|experts_implementation|adapter|custom_")
+"""Settings of a `config.json` that have transformers import code, or fetch it; none of them says what a tower is."""
+_LONGEST_JSON = 100_000_000
+_MOST_LAYERS = 1000
 PREPROCESSOR = "preprocessor_config.json"
 _KEYS_SHOWN = 5
 
+
+Claim = tuple[int, int]
+"""Layers, and the number of parameters that the network has at least."""
 
 _Config = TypeVar("_Config", bound="PretrainedConfig")
 _Model = TypeVar("_Model", bound="PreTrainedModel")
@@ -50,8 +59,9 @@ def read_folder_config(config_class: type[_Config], folder: Path, field: str) ->
         UserError: no such folder, no or unreadable `config.json`, no weights, another type of model, a wrong value.
     """
     content = read_folder(config_class.model_type, folder, field)
+    require_sizes(folder / "config.json", field, _claimed(content), weight_files(folder))
     try:
-        return config_class.from_dict(content)
+        return config_class.from_dict(without_code(content))
     except Exception as error:  # the library checks each value, with exceptions of its own
         raise UserError(
             f"{field}: {folder / 'config.json'} is no valid configuration: {' '.join(str(error).split())} "
@@ -85,6 +95,38 @@ def read_folder(model_type: str, folder: Path, field: str) -> dict[str, Any]:
     return content
 
 
+def without_code(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a network without settings that name code."""
+    return {key: value for key, value in content.items() if not _CODE.search(key)}
+
+
+def _claimed(content: Mapping[str, Any]) -> Claim:
+    """What a `config.json` of RoBERTa or ViT asks for at least."""
+
+    def size(key: str, default: int) -> int:
+        value = content.get(key, default)
+        return value if isinstance(value, int) and value > 0 else 0  # what is none is refused with the configuration
+
+    width, layers = size("hidden_size", 768), size("num_hidden_layers", 12)
+    rows = size("vocab_size", 0) + size("max_position_embeddings", 0) + size("type_vocab_size", 0)
+    patch = size("patch_size", 0)
+    pixels = 3 * patch**2 + ((size("image_size", 0) // patch) ** 2 if patch else 0)
+    inside = 4 * width + 2 * size("intermediate_size", 3072)
+    return layers, width * (layers * inside + rows + pixels)
+
+
+def require_sizes(path: Path, field: str, claim: Claim, files: Iterable[Path]) -> None:
+    """Raise UserError where a configuration claims more parameters than its weight files have bytes: to make room for
+    them could take all memory there is."""
+    layers, parameters = claim
+    there = sum(file.stat().st_size for file in files)
+    if layers > _MOST_LAYERS or 0 < there < parameters:  # an empty file is told by its reader
+        raise UserError(
+            f"{field}: {path} claims {layers} layers and at least {parameters} parameters, which {there} bytes of "
+            "weights cannot hold. Download the checkpoint again."
+        )
+
+
 def set_dropout(config: PretrainedConfig, rate: float) -> None:
     """Of the hidden states and the attention."""
     config.hidden_dropout_prob = rate
@@ -94,12 +136,16 @@ def set_dropout(config: PretrainedConfig, rate: float) -> None:
 def read_json(path: Path, field: str) -> dict[str, Any]:
     """The object in a JSON file of a checkpoint; UserError if it is absent or not a JSON object."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8") as file:
+            text = file.read(_LONGEST_JSON + 1)
+        if len(text) > _LONGEST_JSON:
+            raise ValueError(f"more than {_LONGEST_JSON} characters")
+        content = json.loads(text)
     except OSError as error:
         raise UserError(
             f"{field}: {path} cannot be read ({error.strerror or error}). Download the checkpoint completely."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{field}: {path} is not valid JSON ({error}). Download the checkpoint again.") from error
     if not isinstance(content, dict):
         raise UserError(f"{field}: {path} must hold a JSON object. Download the checkpoint again.")
@@ -114,7 +160,10 @@ def weight_files(folder: Path) -> list[Path]:
     if not name.endswith(".index.json"):
         return [folder / name]
     parts = read_json(folder / name, str(folder)).get("weight_map")
-    names = sorted(set(parts.values())) if isinstance(parts, dict) else []
+    names = sorted({str(part) for part in parts.values()}) if isinstance(parts, dict) else []
+    for part in names:
+        if part != Path(part).name or "\0" in part:
+            raise UserError(f"{folder / name}: its part '{part:.80}' lies outside of the folder. Download it again.")
     return [folder / part for part in names if (folder / part).is_file()]
 
 
@@ -131,12 +180,27 @@ def not_the_file_itself(path: Path) -> str:
     return ""
 
 
+def require_stored(path: Path, field: str) -> None:
+    """Raise UserError for a file of torch with compressed parts, which torch never writes: a small one may unpack to
+    more than any memory. What is no archive of torch is left to its reader."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return
+    if packed:
+        raise UserError(f"{field}: {path} holds compressed tensors, as torch writes none. Download it from its source.")
+
+
 def load_folder(model_class: type[_Model], config: PretrainedConfig, folder: Path, field: str) -> _Model:
     """A transformers model without pooler, float32, in training mode, with every parameter from the folder.
 
     Raises:
         UserError: unreadable weights; keys missing, unexpected or of another shape, poolers and heads aside.
     """
+    for file in weight_files(folder):
+        if file.suffix == ".bin":
+            require_stored(file, field)
     try:
         with _quiet_transformers():
             loaded: Any = model_class.from_pretrained(
@@ -144,6 +208,8 @@ def load_folder(model_class: type[_Model], config: PretrainedConfig, folder: Pat
                 config=config,
                 add_pooling_layer=False,
                 local_files_only=True,
+                trust_remote_code=False,
+                weights_only=True,
                 dtype=torch.float32,
                 attn_implementation="sdpa",
                 output_loading_info=True,
@@ -196,6 +262,7 @@ def read_beats_file(path: Path, field: str, values: bool = True) -> tuple[dict[s
             f"{field}: expected an official BEATs .pt file, but there is no file {path}. "
             "Give the path of a downloaded checkpoint; nothing is downloaded for you."
         )
+    require_stored(path, field)
     try:
         content = torch.load(path, map_location="cpu" if values else "meta", weights_only=True)
     except Exception as error:  # whatever the reader raises on a damaged file, the file is at fault
@@ -215,6 +282,7 @@ def read_beats_file(path: Path, field: str, values: bool = True) -> tuple[dict[s
     strangers = [str(key) for key, value in content["model"].items() if not isinstance(value, Tensor)]
     if strangers:
         raise UserError(f"{field}: in {path}, 'model' holds values that are no tensors: {_shown(strangers)}.")
+    require_sizes(path, field, claimed_sizes(content["cfg"]), [path])
     return content["cfg"], content["model"]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mover.config import TextTowerConfig
 from mover.errors import UserError
-from mover.models.pretrained import load_folder, read_folder_config, set_dropout
+from mover.models.pretrained import load_folder, read_folder_config, set_dropout, without_code
 from mover.models.sizes import initializer_range, require_multiple
 from mover.models.tower import Tower, folder_architecture
 
@@ -116,7 +116,7 @@ def _random_roberta(config: TextTowerConfig, vocab_size: int, max_tokens: int, p
 def _roberta_built(config: TextTowerConfig, built: Mapping[str, Any]) -> RobertaModel:
     from transformers import RobertaConfig, RobertaModel
 
-    stored = RobertaConfig.from_dict(dict(built))
+    stored = RobertaConfig.from_dict(without_code(built))
     set_dropout(stored, config.dropout)
     return RobertaModel(stored, add_pooling_layer=False)
 

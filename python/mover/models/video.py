@@ -12,7 +12,14 @@ from torch import Tensor
 
 from mover.config import VideoTowerConfig, VitTowerConfig
 from mover.errors import UserError
-from mover.models.pretrained import PREPROCESSOR, load_folder, read_folder_config, read_json, set_dropout
+from mover.models.pretrained import (
+    PREPROCESSOR,
+    load_folder,
+    read_folder_config,
+    read_json,
+    set_dropout,
+    without_code,
+)
 from mover.models.sizes import initializer_range, require_multiple
 from mover.models.temporal import TemporalTransformer
 from mover.models.tower import Tower, folder_architecture
@@ -146,7 +153,7 @@ def _random_vit(config: VitTowerConfig, image_size: int, section: str) -> ViTMod
 def _vit_built(config: VitTowerConfig, built: Mapping[str, Any]) -> ViTModel:
     from transformers import ViTConfig, ViTModel
 
-    stored = ViTConfig.from_dict(dict(built))
+    stored = ViTConfig.from_dict(without_code(built))
     set_dropout(stored, config.dropout)
     return ViTModel(stored, add_pooling_layer=False)
 
