@@ -14,6 +14,10 @@ import numpy as np
 
 from mover.evaluate.embeddings_content import Content, Rows, byte_blocks, little_endian
 
+_MOST_RATIO = 50
+_SMALL = 100_000_000
+"""Bytes that may compress by any ratio: many zeros do."""
+
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """All arrays. Raises ValueError, or whatever NumPy raises, for a file that is no archive of plain arrays."""
@@ -32,7 +36,19 @@ def _open(path: Path) -> np.lib.npyio.NpzFile:
         if file.read(2) != b"PK":
             raise ValueError("it is no zip archive")
     found: np.lib.npyio.NpzFile = np.load(path, allow_pickle=False)
+    assert found.zip is not None
+    _check_ratio(found.zip)
     return found
+
+
+def _check_ratio(archive: zipfile.ZipFile) -> None:
+    """Raise ValueError for an archive that unpacks to far more than embeddings ever do, and maybe than memory holds."""
+    parts = archive.infolist()
+    packed, unpacked = (sum(getattr(part, size) for part in parts) for size in ("compress_size", "file_size"))
+    if unpacked > _MOST_RATIO * packed + _SMALL:
+        raise ValueError(
+            f"its {packed} bytes unpack to {unpacked}, more than embeddings compress to; save it uncompressed, np.savez"
+        )
 
 
 def _array(file: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
