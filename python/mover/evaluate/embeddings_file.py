@@ -148,12 +148,12 @@ def _names(path: Path, what: str, array: np.ndarray) -> list[str]:
         raise UserError(f"{path}: '{what}' has the shape {array.shape}; expected (N,).")
     if array.dtype.kind not in "USiu":
         raise UserError(f"{path}: '{what}' has the type {array.dtype}; expected strings or whole numbers.")
-    if array.dtype.kind != "S":
-        return [str(name) for name in array.tolist()]
     try:
-        return [name.decode() for name in array.tolist()]
+        return [name.decode() if isinstance(name, bytes) else str(name) for name in array.tolist()]
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: '{what}' holds bytes that are no UTF-8, first {error.object!r:.80}.") from None
+    except (SystemError, ValueError):  # what NumPy and Python say of a character beyond the last
+        raise UserError(f"{path}: '{what}' holds numbers that are no characters. Write it again.") from None
 
 
 def _check_ids(path: Path, ids: list[str]) -> None:
@@ -261,7 +261,7 @@ def _provenance(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     array = arrays["provenance"]
     try:
         found = json.loads(array.item()) if array.shape == () and array.dtype.kind in "US" else None
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, SystemError):
         found = None
     if not isinstance(found, dict):
         raise UserError(f"{path}: 'provenance' is no JSON object in a string: write one with json.dumps, or none.")

@@ -168,4 +168,7 @@ def _array_of_names(path: Path) -> list[str]:
         ) from None
     if array.ndim != 1 or array.dtype.kind not in "US":
         raise UserError(f"{path}: expected one row of strings, got an array {array.shape} of {array.dtype}.")
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in array]
+    try:
+        return [name.decode() if isinstance(name, bytes) else str(name) for name in array]
+    except (SystemError, ValueError):  # what NumPy and Python say of bytes or numbers that are no characters
+        raise UserError(f"{path}: its strings hold what is no character. Fetch it again.") from None
