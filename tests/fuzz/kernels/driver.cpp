@@ -2,12 +2,13 @@
  * driver.cpp: runs a fuzz target without libFuzzer, on inputs that follow from a seed, or on files.
  *
  *     fuzz_numbers -runs=5000 -seed=1      5000 inputs, the same on every machine
+ *     fuzz_numbers -max_total_time=60      as many as a minute has
  *     fuzz_numbers FILE ...                one input a file, such as one that libFuzzer kept
  */
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
+#include <ctime>
 #include <random>
 #include <vector>
 
@@ -43,20 +44,23 @@ std::vector<uint8_t> random_input(std::mt19937_64 &random) {
 } // namespace
 
 int main(int count, char **arguments) {
-    unsigned long long runs = 1000, seed = 1;
+    unsigned long long runs = 1000, seed = 1, seconds = 0, run = 0;
     int failures = 0, files = 0;
     for (int i = 1; i < count; i++) {
-        if (std::sscanf(arguments[i], "-runs=%llu", &runs) == 1 || std::sscanf(arguments[i], "-seed=%llu", &seed) == 1)
+        if (std::sscanf(arguments[i], "-runs=%llu", &runs) == 1 ||
+            std::sscanf(arguments[i], "-seed=%llu", &seed) == 1 ||
+            std::sscanf(arguments[i], "-max_total_time=%llu", &seconds) == 1)
             continue;
         failures += run_file(arguments[i]);
         files++;
     }
     if (files) return failures != 0;
-    for (unsigned long long run = 0; run < runs; run++) {
+    const std::time_t end = std::time(nullptr) + static_cast<std::time_t>(seconds);
+    for (; seconds ? std::time(nullptr) < end : run < runs; run++) {
         std::mt19937_64 random(seed * 1000003 + run);
         const std::vector<uint8_t> bytes = random_input(random);
         LLVMFuzzerTestOneInput(bytes.data(), bytes.size());
     }
-    std::printf("%llu inputs from the seed %llu\n", runs, seed);
+    std::printf("%llu inputs from the seed %llu\n", run, seed);
     return 0;
 }
