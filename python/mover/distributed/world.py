@@ -76,11 +76,12 @@ class World:
             yield self
             return
         try:
+            meeting: dict[str, Any] = {"store": self._store(), "rank": self.rank, "world_size": self.size}
             if device.type == "cuda":
                 torch.cuda.set_device(device)
-                dist.init_process_group("nccl", device_id=device)
+                dist.init_process_group("nccl", device_id=device, **meeting)
             else:
-                dist.init_process_group("gloo")
+                dist.init_process_group("gloo", **meeting)
             words = dist.new_group(backend="gloo", timeout=PATIENCE)
             yield World(self.rank, self.size, self.local_rank, self.local_size, words)
         except RuntimeError as error:
@@ -95,6 +96,13 @@ class World:
         finally:
             if dist.is_initialized():
                 dist.destroy_process_group()
+
+    def _store(self) -> dist.Store:
+        """Where processes leave their addresses. torchrun keeps one through all its restarts, so those of each start
+        are kept apart: a process could else look for another where the one that died has been."""
+        store, _, _ = next(iter(dist.rendezvous("env://", self.rank, self.size)))
+        start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return dist.PrefixStore(f"start {start} of {self.size}", store)
 
     def shares(self, count: int) -> list[int]:
         """How many of `count` rows each process has: as many as the others, or one more for the first ones."""
