@@ -38,7 +38,9 @@ def durable_file(path: Path, aside: Path | None = None) -> Iterator[BinaryIO]:
             raise
         flush(path.parent)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}. Make room, or name another.") from None
+        raise UserError(
+            f"{path} cannot be written: {error.strerror or error}. Make room or its folder writable, or name another."
+        ) from None
 
 
 def flush(path: Path) -> None:
