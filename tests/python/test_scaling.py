@@ -20,10 +20,10 @@ SCRIPTS = ROOT / "scripts" / "scale"
 
 
 def script(name):
-    """A module of scripts/scale, whose folder others need not see."""
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    """A module of scripts/scale, by a name that no other script has."""
+    spec = importlib.util.spec_from_file_location(f"scale_{name}", SCRIPTS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 
