@@ -7,6 +7,7 @@ import torch.multiprocessing as mp
 from cases.sharded_transport import DIVIDED, PROCESSES, WHOLE, broken, differentiated, problems, solve, weights
 from mover import ops
 
+pytestmark = pytest.mark.slow
 SIZES = range(1, PROCESSES + 1)
 NAMES = list(problems())
 
