@@ -37,8 +37,7 @@ def feature_cache(place: Place, share: float) -> str:
     folder = place.folder / f"cache-{name}"
     settings = {**FROZEN, "data__cache_folder": folder}
     child = place.train(name, **settings)
-    while child.running() and not list(folder.rglob("*.sqlite")):
-        pass
+    child.until(lambda: bool(list(folder.rglob("*.sqlite"))))
     time.sleep(0.9 * share * seconds)
     child.kill()
     assert child.wait().code == -signal.SIGKILL, "the run was faster than the kill"
@@ -51,8 +50,7 @@ def _with_cache(place: Place, cache: str) -> tuple[RunFolder, float]:
     folder = place.folder / f"cache-{name}"
     settings = FROZEN if cache == "features" else {"data__cache": cache}
     child = place.train(name, **settings, data__cache_folder=folder)
-    while child.running() and not list(folder.rglob("*.s*")):
-        pass
+    child.until(lambda: bool(list(folder.rglob("*.s*"))))
     began = time.monotonic()
     ended = child.wait()
     assert ended.code == 0, ended.said

@@ -97,15 +97,19 @@ class Child:
         """Send it a signal."""
         os.kill(self.pid, signum)
 
-    def wait(self) -> Ended:
-        """Wait for its end."""
+    def until(self, there: Callable[[], bool]) -> None:
+        """Wait until something is there, or the process has ended. Raises AssertionError if it hangs."""
         limit = time.monotonic() + _LIMIT
-        while self.running():
+        while self.running() and not there():
             if time.monotonic() > limit:
                 self.kill()
                 os.waitpid(self.pid, 0)
                 raise AssertionError(f"it hangs; so far it said: {self.output.read_text()[-500:]}")
             time.sleep(0.005)
+
+    def wait(self) -> Ended:
+        """Wait for its end."""
+        self.until(lambda: False)
         _, status = os.waitpid(self.pid, 0)
         ended = Ended(os.waitstatus_to_exitcode(status), self.output.read_text(encoding="utf-8"))
         assert "Traceback" not in ended.said, f"the user sees a traceback: {ended.said[-1500:]}"
@@ -188,8 +192,7 @@ class Place:
     def wait_for_a_step(self, name: str, child: Child) -> None:
         """Wait until a run has logged its first step."""
         log = self.run(name).log
-        while child.running() and not any(line["kind"] == "train" for line in read_log(log)):
-            time.sleep(0.005)
+        child.until(lambda: any(line["kind"] == "train" for line in read_log(log)))
 
     def check_same(self, name: str, whole: RunFolder | None = None) -> None:
         """Raise AssertionError unless the run came to what `whole` came to, to the last bit, and left nothing else."""

@@ -136,10 +136,8 @@ def gone(place: Place, share: float) -> str:
 def second_run(place: Place, share: float) -> str:
     """Others want the folder of a run while it trains; then it is killed, and another goes on at once."""
     name = place.new()
-    child = place.train(name, before=at_step(2 + int(8 * share), lambda: os.kill(os.getpid(), signal.SIGSTOP)))
-    place.wait_for_a_step(name, child)
-    while _state(child.pid) != "T":
-        pass
+    child = place.train(name, before=at_step(3 + int(8 * share), lambda: os.kill(os.getpid(), signal.SIGSTOP)))
+    child.until(lambda: _state(child.pid) == "T")
     errors = [_refused(place.train(name, *flags).wait()) for flags in ([], ["--resume"], ["--overwrite"])]
     for error in errors:
         assert f"is in use: process {child.pid} on " in error and " has trained there since 2" in error, error
