@@ -28,6 +28,7 @@ def with_own_mounts(scenario: Callable[[Place, float], str]) -> Callable[[Place,
     """
 
     def once(place: Place, share: float) -> str:
+        assert place.whole  # made here, once, and not by each process
         result = place.folder / "result"
         result.unlink(missing_ok=True)
 
