@@ -1,6 +1,7 @@
 """Runs one target of the Python package: `python tests/fuzz/run.py manifest --runs 500 --seed 1`.
 
-An input fails with an exception other than UserError, a crash, more than half a minute, or more memory than the limit.
+An input fails with an exception other than UserError, a crash, half a minute of a processor, or more memory than the
+limit.
 It is then kept, and the exit code is 1. With atheris, where it is installed, inputs are guided by what they reach;
 without, they are mutations that follow from the seed. Given files, these are run instead.
 """
@@ -16,6 +17,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -38,6 +40,7 @@ class Runner:
         self.name, self.target, self.keep = name, TARGETS[name], keep
         keep.mkdir(parents=True, exist_ok=True)
         self.present = keep / f"{name}-running"
+        faulthandler.register(signal.SIGPROF, chain=True)  # shows where it is, and ends the process
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self.folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir=memory))
         self.seeds = self.target.seeds(self._empty())
@@ -58,9 +61,11 @@ class Runner:
     def watched(self, data: bytes) -> None:
         """The same, with the input kept where the process does not come back from it."""
         self.present.write_bytes(data)
-        faulthandler.dump_traceback_later(SECONDS_EACH, exit=True)
-        self(data)
-        faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_PROF, SECONDS_EACH)  # seconds of a processor: others may keep it busy
+        try:
+            self(data)
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
 
     def failed(self, data: bytes) -> Path:
         path = self.keep / f"{self.name}-{hashlib.blake2b(data, digest_size=8).hexdigest()}"

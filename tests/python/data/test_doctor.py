@@ -17,6 +17,7 @@ from mover.cli import main
 from mover.data import Clip, Reference, doctor, media, read_manifest, write_manifest
 from mover.data.doctor import examine, record_of
 from mover.data.doctor_report import Report
+from mover.data.limits import Limits
 from mover.data.media_check import Part, check
 from mover.errors import UserError
 
@@ -149,11 +150,11 @@ def test_each_part_is_read_once_and_only_when_something_is_new(clips, folder: Pa
 def test_what_was_found_before_an_interruption_stays(clips, folder: Path, monkeypatch, opened: list[str]) -> None:
     seen: list[Part] = []
 
-    def interrupted(part: Part, quick: bool):
+    def interrupted(part: Part, quick: bool, limits: Limits):
         if len(seen) == 5:
             raise KeyboardInterrupt
         seen.append(part)
-        return check(part, quick)
+        return check(part, quick, limits)
 
     monkeypatch.setattr(doctor, "check", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -283,9 +284,9 @@ def test_a_manifest_that_changes_meanwhile_is_left_alone(clips, folder: Path, ca
     manifest = folder / "m.jsonl"
     write_manifest(manifest, clips)
 
-    def meddle(part: Part, quick: bool):
+    def meddle(part: Part, quick: bool, limits: Limits):
         write_manifest(manifest, clips[:1])
-        return check(part, quick)
+        return check(part, quick, limits)
 
     monkeypatch.setattr(doctor, "check", meddle)
     code, _, err = run(capsys, "doctor", manifest)

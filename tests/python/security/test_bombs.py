@@ -19,6 +19,7 @@ from mover.config import DataConfig
 from mover.configs.loading import read_yaml
 from mover.data.clip import Clip, Reference
 from mover.data.decoded import decode_video
+from mover.data.doctor import examine
 from mover.data.features import read_features
 from mover.data.limits import Limits
 from mover.data.manifest import read_manifest
@@ -119,6 +120,14 @@ def test_the_limit_of_pixels_can_be_raised_and_lowered(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="a picture of 120 x 100 pixels, more than data.max_pixels, 11999"):
         read_image(path, 8, Limits(max_pixels=11_999))
     assert check(Part("image", path), limits=Limits(max_pixels=11_999)).status == "too_large"
+
+
+def test_the_doctor_marks_what_is_too_large_until_the_limit_is_raised(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(120, 100, 100))
+    clips = [Clip("a", others={"image": Reference(tmp_path / "a.png")})]
+    for most, status in ((11_999, {"image": "too_large"}), (12_000, {}), (11_999, {})):  # what was ok is remembered
+        found = examine(clips, tmp_path / "record.jsonl", progress=False, limits=Limits(max_pixels=most))
+        assert found.treated()[0].status == status
 
 
 def test_image_files_larger_than_any_image_are_not_read(tmp_path: Path, bounded: Bounded) -> None:
