@@ -35,6 +35,8 @@ def _listed(value: Any) -> Any:
 
 Names = Annotated[tuple[Name, ...], BeforeValidator(_listed)]
 Given = str | dict[str, str]
+ValueName = Annotated[int | float | str, Field(union_mode="left_to_right")]
+"""Keys of YAML come as text; those that are numbers are numbers, and places on an axis."""
 Command = Annotated[str, AfterValidator(_mover_command)]
 
 
@@ -88,7 +90,7 @@ class Study(Section):
 
     setting: str = Field(description="dotted name of the setting")
     label: str | None = Field(None, description="what it is called in tables and figures; default: its dotted name")
-    values: tuple[Any, ...] | dict[int | float | str, Any] = Field(
+    values: tuple[Any, ...] | dict[ValueName, Any] = Field(
         min_length=1, description="what it is set to, in the order of the tables; or their names to these"
     )
     log: bool = Field(False, description="whether the axis of the figure is logarithmic")
