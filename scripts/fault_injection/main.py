@@ -40,7 +40,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Exit code 1 where a run did not recover."""
     arguments = _parse(words)
     record = json.loads(arguments.record.read_text()) if arguments.record.exists() else {"faults": {}, "resume": []}
-    failed = False
+    failed, here = False, environment()
     with tempfile.TemporaryDirectory(prefix="mover-faults-") as folder:
         place = Place(Path(folder))
         for name in arguments.names:
@@ -49,10 +49,10 @@ def main(words: Sequence[str] | None = None) -> int:
             else:
                 fault = FAULTS[name]
                 row = inject(place, fault, min(fault.times, 2) if arguments.quick else arguments.times or fault.times)
-                record["faults"][name] = row
+                record["faults"][name] = row | {"commit": here["commit"]}
                 failed |= row["recovered"] < row["times"]
             if not arguments.quick:
-                record["environment"] = environment()
+                record["environment"] = here
                 arguments.record.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if not arguments.quick:
         PAGE.write_text(rendered(PAGE.read_text(encoding="utf-8"), record), encoding="utf-8")
@@ -121,7 +121,9 @@ def rendered(page: str, record: dict[str, Any]) -> str:
             row = record["faults"][name]
             times = row["times"] or "not here"
             rows.append(f"| {fault.what} | {fault.how} | {times} | {row['recovered']} | {_cell(row['sees'])} |")
-    where = ", ".join(f"{key} {value}" for key, value in record["environment"].items())
+    where = ", ".join(f"{key} {value}" for key, value in record["environment"].items() if key != "commit")
+    commits = sorted({row["commit"] for row in record["faults"].values()})
+    where += f", commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}"
     made = f"\n\nMade by `scripts/faults` on: {where}.\n"
     page = _between(page, "faults", "\n".join(rows) + made)
     return _between(page, "resume", overhead.table(record["resume"]) + made)

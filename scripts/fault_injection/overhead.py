@@ -37,7 +37,7 @@ def measure(place: Place, quick: bool) -> list[dict[str, Any]]:
     rows = []
     for what, (settings, lines) in list(SIZES.items())[: 1 if quick else None]:
         name = place.new()
-        stop = at_step(2, lambda: os._exit(0))
+        stop = at_step(3, lambda: os._exit(0))
         place.train(name, before=stop, train__checkpoint_every=1, **settings).wait()
         run = place.run(name)
         parameters = json.loads(run.log.read_text().splitlines()[0])["parameters"]["all"]

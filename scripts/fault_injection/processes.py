@@ -19,7 +19,7 @@ _LIMIT = 300
 
 
 def one_dies(place: Place, share: float) -> str:
-    """The other ends, too, by what it lost or by torchrun; the command with --resume ends as if nothing had happened."""
+    """The other ends, too, by what it lost or by torchrun; with --resume both end as if nothing had happened."""
     name = place.new()
     ended = _torchrun(place, name, 1 + int(share * (STEPS - 1)), rank=int(share * 4) % 2)
     assert ended.returncode != 0 and "Signal 9 (SIGKILL) received" in ended.stderr, ended.stderr[-2000:]

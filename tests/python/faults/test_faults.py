@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -54,3 +55,11 @@ def test_earlier_checkpoints_are_kept_through_a_kill(place: Place) -> None:
     place.check_same("killed", place.run("through"))
     kept = sorted(path.name for path in place.run("killed").last.parent.iterdir())
     assert kept == ["best", "last", "step-000008", "step-000009"]
+
+
+def test_the_page_is_that_of_the_record() -> None:
+    record = json.loads(faults.RECORD.read_text(encoding="utf-8"))
+    assert list(record["faults"]) == list(faults.FAULTS)
+    assert all(row["times"] == row["recovered"] for row in record["faults"].values())
+    page = faults.PAGE.read_text(encoding="utf-8")
+    assert faults.rendered(page, record) == page
