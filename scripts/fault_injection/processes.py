@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -57,10 +58,17 @@ def _torchrun(
     words = ["train", "--config", "demo", *(f"--{key}={value}" for key, value in settings.items()), *(flags or [])]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *(options or [])]
     package = str(Path(mover.__file__).parents[1])
-    return subprocess.run(
-        [*torchrun, str(_TRAIN), str(step), str(rank), *words], capture_output=True, text=True, timeout=_LIMIT,
+    command = [*torchrun, str(_TRAIN), str(step), str(rank), *words]
+    started = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": package},
     )  # fmt: skip
+    try:
+        said, errors = started.communicate(timeout=_LIMIT)
+    except subprocess.TimeoutExpired:
+        os.killpg(started.pid, signal.SIGKILL)
+        raise AssertionError(f"it hangs; so far it said: {started.communicate()[1][-2000:]}") from None
+    return subprocess.CompletedProcess(command, started.returncode, said, errors)
 
 
 FAULTS = (
