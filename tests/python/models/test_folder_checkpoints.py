@@ -160,7 +160,7 @@ def test_roberta_as_first_published(roberta_folder: Path) -> None:
 
 
 def test_vit_loads_under_the_names_of_published_and_of_new_files(vit_folder: Path) -> None:
-    published = {key: value.clone() for key, value in load_file(vit_folder / "model.safetensors").items()}  # not the file
+    published = {key: value.clone() for key, value in load_file(vit_folder / "model.safetensors").items()}
     assert "encoder.layer.2.attention.attention.query.weight" in published  # transformers still writes these names
     current = _current_names(published)
 
