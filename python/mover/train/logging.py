@@ -24,17 +24,21 @@ class RunLog:
     highest so far, and rows, how many of each modality were trained on since the line before), "validation" (step, R@1
     and number of clips by direction, mean), "diagnostics" (step, and what docs/diagnostics.md lists) or "warning"
     (step, symptom, message).
+
+    before: the lines that were kept when it was opened.
     """
 
     def __init__(self, path: Path | None, keep_until: int = 0) -> None:
         """Open the log and keep its lines up to step `keep_until`; 0 starts anew. None: lines go nowhere, as those of a
         process that does not lead."""
+        self.before: list[dict[str, Any]] = []
         if path is None:
             self._file = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - closed on exit
             return
-        kept = [text for text, line in _lines(path) if line["step"] <= keep_until]
+        kept = [(text, line) for text, line in _lines(path) if line["step"] <= keep_until]
+        self.before = [line for _, line in kept]
         with durable_file(path, path.with_name(f".{path.name}.part")) as file:
-            file.writelines(f"{text}\n".encode() for text in kept)
+            file.write("".join(f"{text}\n" for text, _ in kept).encode())
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed on exit
 
     def write(self, kind: str, step: int, **values: Any) -> None:

@@ -161,7 +161,7 @@ def _train(config: Config, resume: bool, overwrite: bool, console: Console, worl
     ):
         if start < steps:
             log.write("run", start, **built_from(), **facts, peak_mib=round(peak_memory(device), 1))
-        watch.replay(read_log(folder.log))
+        watch.replay(log.before)
         for batch in loader:
             set_learning_rate(optimizer, schedule(done, steps, config.optimizer))
             step = learner.step(batch, done, stop.requested)
@@ -220,10 +220,11 @@ def _train(config: Config, resume: bool, overwrite: bool, console: Console, worl
                     "optimizer": optimizer.state_dict() if shards is None else None,
                     "random": world.collect(random_state(device)),
                 }  # fmt: skip
-                folder.save(
-                    model=model, objective=objective, state=state, config=config, tokenizer=tokenizer,
-                    best=improved or (validation is None and last), world=world, shards=shards,
-                )  # fmt: skip
+                with nullcontext() if shards is not None else world.agreed():
+                    folder.save(
+                        model=model, objective=objective, state=state, config=config, tokenizer=tokenizer,
+                        best=improved or (validation is None and last), world=world, shards=shards,
+                    )  # fmt: skip
                 spent.skip()
             if stopping:
                 break
