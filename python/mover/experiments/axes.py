@@ -25,6 +25,17 @@ def dress(axes: Axes, title: str) -> None:
         axes.spines[side].set_visible(False)
 
 
+def line_styles(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """How the line of each variant looks: beyond eight, dashes and markers tell tones apart."""
+    variants = dict.fromkeys(cell["variant"] for cell in found["cells"].values())
+    looks = [("-", "o"), ("--", "s"), (":", "^"), ("-.", "D")]
+    styles = {}
+    for i, variant in enumerate(variants):
+        dash, marker = looks[i // len(TONES) % len(looks)]
+        styles[variant] = {"color": TONES[i % len(TONES)], "linestyle": dash, "marker": marker}
+    return styles
+
+
 def number(value: float | None) -> float:
     """What a missing value is to a curve."""
     return float("nan") if value is None else float(value)

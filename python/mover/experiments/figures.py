@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from mover.configs import setting_text
 from mover.evaluate.pictures import INK, save_picture
-from mover.experiments.axes import TONES, dress, number, validation_line
+from mover.experiments.axes import TONES, dress, line_styles, number, validation_line
 from mover.experiments.matches import draw_matches
 
 _LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 8, "loc": "outside right center"}
@@ -43,7 +43,8 @@ def draw_figures(found: Mapping[str, Any], folder: Path, stem: str = "") -> dict
         _validation(found, folder / name)
         drawn[name] = "Validation R@1 over the steps: mean, lowest and highest of the seeds"
     if draw_matches(found, folder / f"{stem}matches.png"):
-        drawn[f"{stem}matches.png"] = "Plans of validation clips, groups kept and right, R@1, over the steps"
+        recall = "" if found["study"] else ", R@1"
+        drawn[f"{stem}matches.png"] = f"Plans of validation clips, groups kept and right{recall}, over the steps"
     return drawn
 
 
@@ -86,7 +87,7 @@ def _study(found: Mapping[str, Any], columns: Sequence[str], path: Path) -> None
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     places = {value: float(value) if numeric else float(i) for i, value in enumerate(values)}
     for panel, column in zip(panels, columns, strict=True):
-        for variant, style in _styles(found).items():
+        for variant, style in line_styles(found).items():
             own = {name: cell for name, cell in cells.items() if cell["variant"] == variant}
             at = np.array([places[cell["value"]] for cell in own.values()])
             entries = [found["means"][name][column] for name in own]
@@ -112,7 +113,7 @@ def _validation(found: Mapping[str, Any], path: Path) -> None:
     width = 4.2 if len(values) == 1 else 2.9
     figure = Figure(figsize=(3.2 + width * len(values), 4.0), layout="constrained")
     panels = figure.subplots(1, len(values), squeeze=False, sharey=True)[0]
-    styles, named, shown = _styles(found), {}, ""
+    styles, named, shown = line_styles(found), {}, ""
     for panel, value in zip(panels, values, strict=True):
         for cell in (cell for cell in found["cells"].values() if cell["value"] == value):
             drawn = validation_line(panel, cell, **styles[cell["variant"]] | {"marker": ""})
@@ -123,14 +124,3 @@ def _validation(found: Mapping[str, Any], path: Path) -> None:
     figure.suptitle(f"validation {shown} R@1: mean, lowest and highest of the seeds", x=0.01, ha="left", fontsize=10)
     figure.legend(list(named.values()), list(named), **_LEGEND)
     save_picture(figure, path)
-
-
-def _styles(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """How the line of each variant looks: beyond eight, dashes and markers tell tones apart."""
-    variants = dict.fromkeys(cell["variant"] for cell in found["cells"].values())
-    looks = [("-", "o"), ("--", "s"), (":", "^"), ("-.", "D")]
-    styles = {}
-    for i, variant in enumerate(variants):
-        dash, marker = looks[i // len(TONES) % len(looks)]
-        styles[variant] = {"color": TONES[i % len(TONES)], "linestyle": dash, "marker": marker}
-    return styles

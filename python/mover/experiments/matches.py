@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from mover.configs import setting_text
 from mover.evaluate.pictures import INK, save_picture
-from mover.experiments.axes import TONES, dress, validation_line
+from mover.experiments.axes import dress, line_styles, validation_line
 from mover.report.plan_maps import chosen_steps, diagonal, plan_png
 from mover.train.run_folder import RunFolder
 
@@ -40,7 +41,8 @@ def match_history(folder: RunFolder, log: Iterable[Mapping[str, Any]]) -> dict[s
 
 
 def draw_matches(found: Mapping[str, Any], path: Path) -> bool:
-    """Plans from noise to order, the share and the accuracy of the groups kept, and what becomes of R@1.
+    """Plans from noise to order, the share and the accuracy of the groups kept, and what becomes of R@1; in a study the
+    plans of its first value, and a panel of shares for each value.
 
     Args:
         found: as `mover.experiments.results.gather` gives it.
@@ -50,33 +52,48 @@ def draw_matches(found: Mapping[str, Any], path: Path) -> bool:
         whether there was anything to draw.
     """
     matched = [
-        (i, cell, [run["matches"] for run in cell["runs"].values() if run.get("matches")])
-        for i, cell in enumerate(found["cells"].values())
+        (cell, [run["matches"] for run in cell["runs"].values() if run.get("matches")])
+        for cell in found["cells"].values()
     ]
-    matched = [(i, cell, histories) for i, cell, histories in matched if histories]
+    matched = [(cell, histories) for cell, histories in matched if histories]
     if not matched:
         return False
-    rows = [(cell, histories[0]) for _, cell, histories in matched if histories[0]["maps"]][:2]
-    figure = Figure(figsize=(9.2, 1.9 * len(rows) + 3.4), layout="constrained")
+    values = list(dict.fromkeys(cell["value"] for cell, _ in matched))
+    first = [(cell, histories[0]) for cell, histories in matched if cell["value"] == values[0]]
+    rows = [(cell, history) for cell, history in first if history["maps"]][:2]
+    figure = Figure(figsize=(max(9.2, 3.2 * len(values)), 1.9 * len(rows) + 3.4), layout="constrained")
     parts = figure.subfigures(len(rows) + 1, 1, height_ratios=[1.9] * len(rows) + [3.2], squeeze=False)[:, 0]
     for part, (cell, history) in zip(parts, rows, strict=False):
         _maps(part, cell["label"], history)
-    left, right = parts[-1].subplots(1, 2)
-    for i, cell, histories in matched:
-        _shares(left, TONES[i % len(TONES)], cell["label"], histories)
-    dress(left, "groups kept (solid), and those of them that are right (dashed)")
-    left.set_ylim(0, 1.02)
-    left.set_xlabel("step")
-    left.legend(frameon=False, fontsize=8, loc="lower right")
-    shown = ""
-    for i, cell in enumerate(found["cells"].values()):
-        drawn = validation_line(right, cell, color=TONES[i % len(TONES)], label=cell["label"])
-        shown = shown if drawn is None else drawn[0]
-    dress(right, f"validation {shown} R@1")
-    right.set_xlabel("step")
-    right.legend(frameon=False, fontsize=8, loc="lower right")
+    panels = parts[-1].subplots(1, len(values) + (found["study"] is None), squeeze=False)[0]
+    tones = {variant: style["color"] for variant, style in line_styles(found).items()}
+    for axes, value in zip(panels, values, strict=False):
+        for cell, histories in matched:
+            if cell["value"] == value:
+                _shares(axes, tones[cell["variant"]], cell["variant_label"], histories)
+        dress(axes, "" if found["study"] is None else f"{found['study']['label']} {setting_text(value)}")
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("step")
+    title = "groups kept (solid), and those of them that are right (dashed)"
+    if found["study"] is None:
+        panels[0].set_title(title, loc="left", fontsize=10, color=INK)
+        _recall(panels[1], found, tones)
+    else:
+        parts[-1].suptitle(title, x=0.01, ha="left", fontsize=10, color=INK)
+    for axes in panels[-2:] if found["study"] is None else panels[-1:]:
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
     save_picture(figure, path)
     return True
+
+
+def _recall(axes: Any, found: Mapping[str, Any], tones: Mapping[str, str]) -> None:
+    """Validation R@1 of all cells."""
+    shown = ""
+    for cell in found["cells"].values():
+        drawn = validation_line(axes, cell, color=tones[cell["variant"]], label=cell["label"])
+        shown = shown if drawn is None else drawn[0]
+    dress(axes, f"validation {shown} R@1")
+    axes.set_xlabel("step")
 
 
 def _maps(part: Any, label: str, history: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ def diagnostics(step, kept, right):
 
 def folder_with_plans(path: Path, steps=(100, 200, 300)) -> RunFolder:
     """Plans of four clips that go from uniform to the diagonal."""
+    path.mkdir(exist_ok=True)
     folder = RunFolder(path)
     for step in steps:
         sure = (step - steps[0]) / (steps[-1] - steps[0])
@@ -63,12 +64,15 @@ def results(tmp_path):
     )
     validation = [[100, {"T2V": 5.0, "T2VA": 10.0}], [200, {"T2V": 40.0, "T2VA": 60.0}]]
     run = {"matches": history, "validation": validation}
-    return {
-        "cells": {
-            "groups": {"label": "groups", "runs": {"0": run, "1": {**run, "matches": {**history, "maps": []}}}},
-            "plain": {"label": "plain", "runs": {"0": {"matches": None, "validation": validation}}},
-        }
+    runs = {
+        "groups": {"0": run, "1": {**run, "matches": {**history, "maps": []}}},
+        "plain": {"0": {"matches": None, "validation": validation}},
     }
+    cells = {
+        name: {"label": name, "variant": name, "variant_label": name, "value": None, "runs": own}
+        for name, own in runs.items()
+    }
+    return {"study": None, "cells": cells}
 
 
 def test_the_picture(results, tmp_path):
@@ -78,6 +82,19 @@ def test_the_picture(results, tmp_path):
     assert width > 800 and height > 400
 
 
+def test_a_study_has_a_panel_for_each_value(results, tmp_path):
+    before = tmp_path / "matches.png"
+    draw_matches(results, before)
+    cells = {
+        f"{name}-{value}": {**cell, "label": f"{name}, share {value}", "value": value}
+        for value in (0.0, 0.25, 0.5, 1.0) for name, cell in results["cells"].items()
+    }  # fmt: skip
+    path = tmp_path / "study.png"
+    assert draw_matches({"study": {"label": "share"}, "cells": cells}, path)
+    (width, height), (old_width, old_height) = Image.open(path).size, Image.open(before).size
+    assert width > 1.3 * old_width and height == old_height, "more panels, and plans of one value"
+
+
 def test_no_picture_without_matches(results, tmp_path):
     del results["cells"]["groups"]
     assert not draw_matches(results, tmp_path / "matches.png")
@@ -85,10 +102,8 @@ def test_no_picture_without_matches(results, tmp_path):
 
 
 def test_it_is_one_of_the_figures_of_an_experiment(results, tmp_path):
-    for name, cell in results["cells"].items():
-        cell |= {"variant": name, "variant_label": cell["label"], "value": None}
     found = {
-        **results, "study": None, "title": "Sets", "columns": ["T2VA"], "tables": {"": ["T2VA"]},
+        **results, "title": "Sets", "columns": ["T2VA"], "tables": {"": ["T2VA"]},
         "means": {name: {"T2VA": {"mean": 50.0, "n": 1, "values": {"0": 50.0}}} for name in results["cells"]},
     }  # fmt: skip
     drawn = draw_figures(found, tmp_path, "sets-")
