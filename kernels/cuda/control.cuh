@@ -160,10 +160,10 @@ static __device__ void decide_move(control &s) {
     s.mode = MOVE;
 }
 
-/* The direction is there. */
+/* The direction is there. Columns that the kernel hardly reaches may leave none, or one that is not finite. */
 static __device__ void decide_direction(control &s) {
     s.halving = 0;
-    s.returns = !(s.cg.slope > 0);
+    s.returns = !(s.cg.slope > 0 && s.cg.slope <= DBL_MAX && s.cg.reach <= DBL_MAX);
     s.to = s.returns ? s.at : fmin(1.0, LONGEST / s.cg.reach);
     decide_move(s);
 }

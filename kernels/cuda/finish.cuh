@@ -134,7 +134,7 @@ static __device__ void prepare_columns(const sinkhorn_problem &q, const control 
 static __device__ void move_columns(const sinkhorn_problem &q, const control &s, int64_t item) {
     const column_place at = place_of(item, q.system.column_width, q.system.m);
     if (!at.owner) return;
-    q.plain[at.j] = (real)exp((s.to - s.at) * (double)q.system.solution[at.j]);
+    q.plain[at.j] = s.to == s.at ? (real)1 : (real)exp((s.to - s.at) * (double)q.system.solution[at.j]);
     q.excess[at.j] = 0;
 }
 

@@ -418,6 +418,15 @@ TEST_F(SinkhornOnDevice, TwoPointsWorkedOutByHand) {
     EXPECT_NEAR(r.f[0] + r.f[1], r.g[0] + r.g[1], 1e-12); // gauge
 }
 
+/* Columns far from every row leave Newton's steps a direction that is not finite. */
+TEST_F(SinkhornOnDevice, PlansOfCostsFarBeyondEpsilonAreFinite) {
+    Problem<float> p{1, 2, 9, .01, 1e-3, 100, MOVER_SOLVER_AUTO, std::vector<float>(18, 0)};
+    const float near[] = {1.859375f, 2.1875f, 2.1875f, 1.875f, 1.53125f, 1.859375f};
+    std::copy(std::begin(near), std::end(near), p.cost.begin());
+    const Result<float> r = p.on_device(exec());
+    EXPECT_TRUE(all_finite(r.plan) && all_finite(r.f) && all_finite(r.g) && all_finite(r.error));
+}
+
 TEST_F(SinkhornOnDevice, AnEmptyBatchIsNothingToDo) {
     Problem<float> p{0, 3, 4, .1, 0, 5, MOVER_SOLVER_AUTO, {}};
     const Result<float> r = p.on_device(exec());
