@@ -2,8 +2,8 @@
 
 `mover train` with the towers and the objective of the demo, clips of the embedded data set decoded before; one process
 with a batch of 64, two with one of 128 between them, connected by gloo. Each computes the objective of the whole batch.
-Rounds of either alternate; the table has the medians over rounds of the median clips a second of a run, without its
-first steps.
+"2, apart" are two runs of one process each at the same time: what the cores give that share a machine. Rounds
+alternate; the table has the medians over rounds of the median clips a second of a run, without its first steps.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from pathlib import Path
 
 from tables import table as markdown
 
-SHARE, STEPS, WARM, ROUNDS, SIZES = 64, 12, 4, 5, (1, 2)
+SHARE, STEPS, WARM, ROUNDS = 64, 12, 4, 5
+KINDS = (("1", 1, 1), ("2", 1, 2), ("2, apart", 2, 1))  # name, runs at the same time, processes of each
 QUICK = (6, 3, 1, 1)
 
 
 def run(quick: bool) -> list[dict]:
     """One row for each round and number of processes; a machine of one core has no more than one."""
     share, steps, warm, rounds = QUICK if quick else (SHARE, STEPS, WARM, ROUNDS)
-    cores = range(os.cpu_count() or 1)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
@@ -36,17 +36,24 @@ def run(quick: bool) -> list[dict]:
             [sys.executable, "-m", "mover", "synth", "--out", data, *counts], check=True, capture_output=True
         )
         for turn in range(rounds):
-            for size in (size for size in SIZES if size <= len(cores)):
-                rate = _clips_a_second(size, share * size, steps, warm, data / "manifest.jsonl", Path(folder))
-                rows.append({"processes": size, "batch": share * size, "round": turn, "clips/s": rate})
-                print(f"processes {size}: {rate:.1f} clips/s", flush=True)
+            for kind, runs, size in KINDS:
+                if runs * size > (os.cpu_count() or 1):
+                    continue
+                started = [_start(size, number, share * size, steps, data, Path(folder)) for number in range(runs)]
+                rate = sum(_clips_a_second(*run, warm) for run in started)
+                rows.append({"processes": kind, "batch": share * size, "round": turn, "clips/s": rate})
+                print(f"processes {kind}: {rate:.1f} clips/s", flush=True)
     return rows
 
 
-def _clips_a_second(size: int, batch: int, steps: int, warm: int, manifest: Path, folder: Path) -> float:
-    """The median over the steps of a run on so many processes."""
+def _start(
+    size: int, number: int, batch: int, steps: int, data: Path, folder: Path
+) -> tuple[Path, list[subprocess.Popen[str]]]:
+    """The log and the processes of a run, on the cores from `number` on."""
+    log = folder / f"run-{number}" / "log.jsonl"
+    log.unlink(missing_ok=True)
     settings = {
-        "data.manifest": manifest, "output": folder, "name": f"of-{size}", "train.batch_size": batch,
+        "data.manifest": data / "manifest.jsonl", "output": folder, "name": f"run-{number}", "train.batch_size": batch,
         "train.steps": steps, "train.log_every": 1, "train.validate_every": 1000, "train.checkpoint_every": 1000,
         "train.threads": 1, "train.device": "cpu", "train.diagnose_every": 0, "data.cache": "memory",
         "objective.mover_start": 0,
@@ -63,25 +70,27 @@ def _clips_a_second(size: int, batch: int, steps: int, warm: int, manifest: Path
             subprocess.Popen(
                 [sys.executable, "-m", "mover", *words], env={**os.environ, "OMP_NUM_THREADS": "1", **own},
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                preexec_fn=partial(os.sched_setaffinity, 0, {rank}),
+                preexec_fn=partial(os.sched_setaffinity, 0, {number + rank}),
             )
         )  # fmt: skip
+    return log, started
+
+
+def _clips_a_second(log: Path, started: list[subprocess.Popen[str]], warm: int) -> float:
+    """The median over the steps of a run, once it has ended."""
     said = [process.communicate()[1] for process in started]
     if any(process.returncode for process in started):
-        raise RuntimeError(f"training on {size} processes failed: {' '.join(said).strip()[-400:]}")
-    lines = [json.loads(line) for line in (folder / f"of-{size}" / "log.jsonl").read_text().splitlines()]
+        raise RuntimeError(f"training failed: {' '.join(said).strip()[-400:]}")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
     return statistics.median([line["samples_per_second"] for line in lines if line["kind"] == "train"][warm:])
 
 
 def table(rows: list[dict]) -> str:
     """Markdown."""
     rates = {
-        size: statistics.median(row["clips/s"] for row in rows if row["processes"] == size)
-        for size in dict.fromkeys(row["processes"] for row in rows)
+        kind: statistics.median(row["clips/s"] for row in rows if row["processes"] == kind)
+        for kind in dict.fromkeys(row["processes"] for row in rows)
     }
     batches = {row["processes"]: row["batch"] for row in rows}
-    lines = [
-        [str(size), str(batches[size]), f"{rate:.1f}", f"{rate / rates[min(rates)]:.2f}x"]
-        for size, rate in rates.items()
-    ]
+    lines = [[kind, str(batches[kind]), f"{rate:.1f}", f"{rate / rates['1']:.2f}x"] for kind, rate in rates.items()]
     return markdown(["processes", "batch", "clips a second", "against one"], lines)
