@@ -114,14 +114,6 @@ class World:
         start = sum(shares[: self.rank])
         return slice(start, start + shares[self.rank])
 
-    def tell(self, value: Any) -> Any:
-        """The value of the first process, on all."""
-        if not self.several:
-            return value
-        told = [value]
-        dist.broadcast_object_list(told, src=0, group=self._words)
-        return told[0]
-
     def collect(self, value: Any) -> list[Any]:
         """The values of all processes, by rank, on all."""
         if not self.several:
