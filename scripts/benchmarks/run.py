@@ -29,7 +29,7 @@ BENCHMARKS = (
     "micro-batches",
     "processes",
 )
-_MODULES = {"steps": "training_steps", "micro-batches": "micro_batches"}
+_MODULES = {"steps": "training_steps", "micro-batches": "micro_batches", "processes": "weak_scaling"}
 ON_GPU = ("transport", "triples", "contrast", "ranking", "logdet")
 
 EPILOG = f"""On the CPU all run on one pinned thread (but threads, which compares one with two, and a part of media),

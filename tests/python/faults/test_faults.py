@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -15,9 +16,13 @@ import pytest
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT / "scripts" / "fault_injection"))
 
-import main as faults  # noqa: E402
 from fault import Fault, NotHere  # noqa: E402
 from place import Place, at_step  # noqa: E402
+
+spec = importlib.util.spec_from_file_location("faults", ROOT / "scripts" / "fault_injection" / "main.py")
+assert spec is not None and spec.loader is not None
+faults = importlib.util.module_from_spec(spec)  # other scripts have a main.py, too
+spec.loader.exec_module(faults)
 
 SHARES = {"kill-writing": (0.2, 0.7, 0.95), "kill-again": (0.9,), "manifest": (0.3, 0.45, 0.9)}
 """Which of the times; others once, in the middle."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ def bounded() -> Bounded:
     @contextmanager
     def watch() -> Iterator[None]:
         Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts at what is in use now
+        ctypes.CDLL(None).mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD: what is never touched takes nothing
+        ctypes.CDLL(None).mallopt(-4, 1 << 16)  # M_MMAP_MAX
         before = _resident()
         tracemalloc.start()
         try:

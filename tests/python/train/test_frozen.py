@@ -111,7 +111,7 @@ def test_the_second_time_nothing_is_decoded_and_no_tower_runs(
 ) -> None:
     first, _ = Setup(base, clips).serve()
     setup = Setup(base, clips)
-    for name in ("read_video", "read_pcm"):
+    for name in ("read_video", "decode_pcm"):
         monkeypatch.setattr(dataset_module, name, None)
     for tower in setup.model.towers.values():
         monkeypatch.setattr(tower, "body_output", None)
@@ -257,7 +257,7 @@ def test_a_fault_is_remembered_with_its_reason(
     list(make_loader(served, 6))
     assert served.skipped == live.skipped
 
-    for name in ("read_video", "read_pcm"):
+    for name in ("read_video", "decode_pcm"):
         monkeypatch.setattr(dataset_module, name, None)
     again, counts = setup.serve()
     assert counts == NONE
