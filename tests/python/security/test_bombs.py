@@ -94,7 +94,7 @@ def bmp(side: int) -> bytes:
     ("name", "content", "size"),
     [
         ("claims.png", png(60_000, 60_000, 1), "60000 x 60000"),
-        ("holds.png", png(14_000, 14_000, 14_000), "14000 x 14000"),
+        ("holds.png", png(15_000, 15_000, 15_000), "15000 x 15000"),
         ("bomb.jpg", jpeg(60_000), "60000 x 60000"),
         ("bomb.gif", gif(60_000), "60000 x 60000"),
         ("bomb.webp", webp(16_384), "16384 x 16384"),
