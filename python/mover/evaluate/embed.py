@@ -78,9 +78,11 @@ class EvaluationSet:
         """Rows of a modality: C captions, or N clips, whether or not they have it."""
         return len(self.owner) if modality == "text" else len(self.clips)
 
-    def listed(self, modality: str) -> int:
-        """What is encoded of a modality: C captions, or the clips that have it as far as the manifest knows."""
-        return len(self.owner) if modality == "text" else len(self.datasets[modality])
+    def batches(self, modality: str, size: int) -> int:
+        """In how many batches a modality is encoded: C captions, or the clips that have it as far as the manifest
+        knows."""
+        count = len(self.owner) if modality == "text" else len(self.datasets[modality])
+        return -(-count // size)
 
     @functools.cached_property
     def owner(self) -> np.ndarray:
@@ -136,7 +138,7 @@ def embed(
     vectors = {m: np.zeros((data.rows(m), model.embed_dim), dtype=np.float32) for m in data.datasets}
     with inference(model, device, precision):
         for modality, found in vectors.items():
-            own = world.share(-(-data.listed(modality) // batch_size))
+            own = world.share(data.batches(modality, batch_size))
             for piece in pieces(
                 model, data, modality, batch_size=batch_size, device=device, start=own.start, stop=own.stop
             ):
@@ -177,8 +179,8 @@ def pieces(
     A batch depends on its number and on `batch_size` alone. Batches without a clip that can be used are left out.
     """
     found = _captions if modality == "text" else _media
-    last = -(-data.listed(modality) // batch_size)
-    yield from found(model, data, modality, batch_size, device, range(start, last if stop is None else stop))
+    stop = data.batches(modality, batch_size) if stop is None else stop
+    yield from found(model, data, modality, batch_size, device, range(start, stop))
 
 
 def _captions(
