@@ -239,7 +239,7 @@ class TransportConfig(Section):
     shard_rows: NonNegativeInt = Field(
         8192,
         description="of several processes: clips of a batch from which on they divide the rows of every problem among "
-        "themselves to solve it; 0: never, each solves all of it",
+        "themselves to solve it; 0: never, each solves all of it. Plans of matching and gate: always from 8192 on",
     )
 
 

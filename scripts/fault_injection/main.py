@@ -54,7 +54,7 @@ def main(words: Sequence[str] | None = None) -> int:
             if not arguments.quick:
                 record["environment"] = here
                 arguments.record.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if not arguments.quick:
+    if arguments.record == RECORD and not arguments.quick:
         PAGE.write_text(rendered(PAGE.read_text(encoding="utf-8"), record), encoding="utf-8")
     return int(failed)
 
@@ -68,7 +68,9 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="name", help="which faults (default: all)")
     parser.add_argument("--quick", action="store_true", help="each at most twice; nothing is written")
     parser.add_argument("--times", type=int, help="how often each, in place of the numbers below")
-    parser.add_argument("--record", type=Path, default=RECORD, help="file of what came of it (%(default)s)")
+    parser.add_argument(
+        "--record", type=Path, default=RECORD, help="file of what came of it (%(default)s); the page is of this one"
+    )
     arguments = parser.parse_args(words)
     known = (*FAULTS, RESUME)
     unknown = [name for name in arguments.names if name not in known]

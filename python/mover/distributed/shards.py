@@ -36,8 +36,16 @@ class Shards:
         return dict(get_model_state_dict(self._model, options=whole))  # type: ignore[arg-type]
 
     def save_optimizer(self, folder: Path) -> None:
-        """Write the state of the optimiser into `folder`."""
-        dcp.save(self._state(), checkpoint_id=folder)
+        """Write the state of the optimiser into `folder`.
+
+        Raises:
+            OSError: a process could not write its part; on all of them.
+        """
+        try:
+            dcp.save(self._state(), checkpoint_id=folder)
+        except dcp.api.CheckpointException as error:
+            cause, _ = next(iter(error.failures.values()))
+            raise cause if isinstance(cause, OSError) else OSError(str(cause)) from None
 
     def load_optimizer(self, folder: Path) -> None:
         """Take it from there.

@@ -8,10 +8,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from mover import ops
 from mover.config import MatchingConfig, TransportConfig
 from mover.losses.embeddings import Clips
-from mover.losses.transport import Pairs, pair_costs, settings, transport_pairs
+from mover.losses.transport import Pairs, pair_costs, solve, transport_pairs
 
 AT_ONCE = 4096
 """More rows than these are matched with one unit after the other, for the memory of one plan."""
@@ -82,7 +81,7 @@ def matched_shares(clips: Clips, config: MatchingConfig, units: Units, side: Sid
         if there is not None:
             a, b = (flags.to(costs.dtype) / flags.sum(-1, keepdim=True).clamp(min=1) for flags in there)
             a = a.expand_as(b)
-        return _over_mass(ops.sinkhorn(costs, a, b, **settings(_transport(config))).plan, there, side)
+        return _over_mass(solve(costs, a, b, _transport(config)).plan, there, side)
     logits = -costs / config.epsilon
     dims = {"rows": (-1,), "columns": (-2,), "both": (-1, -2)}[side]
     both = both_there(clips, units)

@@ -35,7 +35,7 @@ from mover.data.tokenizer import Tokenizer
 from mover.distributed.shards import Shards
 from mover.distributed.world import World
 from mover.durable_file import flush
-from mover.errors import UserError
+from mover.errors import Told, UserError
 from mover.models.model import MoverModel
 from mover.train.checkpoint_files import (
     ARCHITECTURE,
@@ -88,7 +88,10 @@ def save_checkpoint(
     if not world.leads:
         if shards is not None:
             world.wait()
-            shards.save_optimizer(_aside(folder) / OPTIMIZER)
+            try:
+                shards.save_optimizer(_aside(folder) / OPTIMIZER)
+            except OSError:  # the first process has it, too
+                raise Told from None
         return
     with _in_place_of(folder, _bytes([model.state_dict(), objective.state_dict(), state])) as aside:
         if shards is not None:

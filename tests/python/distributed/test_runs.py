@@ -135,3 +135,19 @@ def test_an_error_is_said_once_and_all_processes_end(manifest: Path, tmp_path: P
     done = torchrun(2, TRAIN, "--config", path, folder=tmp_path)
     assert done.returncode != 0
     assert done.stderr.count("A batch of 500 needs as many clips, and only 15") == 1
+
+
+def test_a_full_disk_is_said_once_also_of_a_run_in_shards(manifest: Path, tmp_path: Path) -> None:
+    """The state of the optimiser is larger than any file may be, and every process writes its part of it."""
+    config, path = config_of(manifest, tmp_path, "full", **{"train.parallel": "fsdp", "train.batch_size": 6})
+    limited = tmp_path / "limited.py"
+    limited.write_text(
+        "import resource, runpy\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        f"runpy.run_path({TRAIN!r}, run_name='__main__')\n"
+    )
+    done = torchrun(2, str(limited), "--config", path, folder=tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.count("cannot be written (File too large)") == 1, done.stderr
+    assert "CheckpointException" not in done.stderr
+    assert not list((config.folder / "checkpoints").iterdir())
