@@ -119,9 +119,10 @@ class Definition(Section):
     columns: tuple[Given, ...] | dict[str, tuple[Given, ...]] = Field(
         min_length=1,
         description="of the tables: 'T2V', 'T2V R@5', 'EVALUATION:T2V', '*:T2V' for every evaluation; the row may be "
-        "joint, the direction that compares one modality with all others, or pairs, the mean of those between two; or "
-        "a mapping of row, metric, evaluation, label, where the row may be cost, what the run took, and the metric a "
-        "path, zero_shot/seen/R@1. Several tables: a mapping of their titles to their columns",
+        "joint, the direction that compares one modality with all others (joint span, joint cosine: by that score), or "
+        "pairs, the mean of those between two; or a mapping of row, metric, evaluation, label, where the row may be "
+        "cost, what the run took, and the metric a path, zero_shot/seen/R@1. Several tables: a mapping of their titles "
+        "to their columns",
     )
     against: tuple[str, ...] = Field((), description="variants that all others are compared with, seed by seed")
     notes: tuple[str, ...] = Field((), description="sentences that stand below the tables")

@@ -57,8 +57,8 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
 def number_of(record: Mapping[str, Any], column: Column) -> float | None:
     """The number of a column in the record of a run; None where it has none.
 
-    The row "joint" is the direction that stands for all, "pairs" the mean of those between two single modalities, and
-    "cost" what the run took.
+    The row "joint" is the direction that stands for all, "joint span" the same by another score, "pairs" the mean of
+    those between two single modalities, and "cost" what the run took.
     """
     if column.row == COST:
         cost: float | None = record["cost"].get(column.metric)
@@ -67,8 +67,9 @@ def number_of(record: Mapping[str, Any], column: Column) -> float | None:
     if column.row == "pairs":
         numbers = [_at(row, column.metric) for name, row in rows.items() if " " not in name and "gain" not in row]
         return fmean(x for x in numbers if x is not None) if numbers and None not in numbers else None
-    name = headline(list(rows)) if column.row == "joint" and rows else column.row
-    return _at(rows.get(name), column.metric)
+    name, _, score = column.row.partition(" ")
+    name = headline(list(rows)) if name == "joint" and rows else name
+    return _at(rows.get(f"{name} {score}".rstrip()), column.metric)
 
 
 def _at(row: Any, path: str) -> float | None:

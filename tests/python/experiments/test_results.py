@@ -78,6 +78,8 @@ def test_summary_and_pairs() -> None:
 def test_joint_and_pairs_are_found_whatever_the_modalities_are_called() -> None:
     record: dict[str, Any] = {"metrics": {"test": rows(50.0)}}
     assert number_of(record, Column("test", "joint", "R@1", "")) == 70.0
+    assert number_of(record, Column("test", "joint span", "R@1", "")) == 65.0
+    assert number_of(record, Column("test", "joint cosine", "R@1", "")) is None
     assert number_of(record, Column("test", "pairs", "R@1", "")) == 45.0
     assert number_of(record, Column("test", "one2two+three span", "R@5", "")) == 66.0
     record["cost"] = {"ms a step": 2.5}
