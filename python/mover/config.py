@@ -39,7 +39,7 @@ VolumeKind = Literal["volume", "log", "cosine"]
 Coupling = Literal["transport", "softmax"]
 Anchoring = Literal["fixed", "rotating", "all"]
 Positives = Literal["paired", "transport", "mixed"]
-ContrastBy = Literal["volume", "cosine"]
+ContrastBy = Literal["volume", "span", "cosine"]
 MatchedBy = Literal["transport", "softmax"]
 Parallel = Literal["ddp", "fsdp"]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -343,7 +343,9 @@ class ObjectiveConfig(Section):
     )
     mixture: Fraction = Field(0.5, description="positives mixed: the share of matched ones")
     contrast_by: ContrastBy = Field(
-        "volume", description="measure of the volume contrast; cosine: the mean of 1 - cos over the pairs of a group"
+        "volume",
+        description="measure of the volume contrast; span: the distance of the anchor from the span of the others, the "
+        "volume over theirs; cosine: the mean of 1 - cos over the pairs of a group",
     )
     mover_start: Fraction = Field(0.0, description="share of the run after which the mover term begins")
     mover_warmup: Fraction = Field(0.1, description="share of the run over which it rises to its weight")

@@ -36,18 +36,18 @@ class VolumeContrastiveLoss(nn.Module):
       group that several anchors share counts as often. No gradient goes through the choice. Plans are those of
       `transport` and `coupling`; with "softmax" matches are nearest neighbours.
 
-    `contrast_by` "cosine": the mean of 1 - cos over all pairs of the group in place of Vol. Of it the pairs among the
-    others weigh in for the rows and cancel for the columns.
+    `contrast_by` "span": Vol(anchor, others) / Vol(others), the distance of the anchor from the span of the others, in
+    place of Vol; a group whose others agree is then near no anchor but its own. "cosine": the mean of 1 - cos over all
+    pairs of the group; of it the pairs among the others weigh in for the rows and cancel for the columns.
     `anchoring`: the named modality ("fixed"), each in turn by the step, the named one first ("rotating"), or the mean
     over every modality as the anchor ("all"). All share one temperature.
 
     Missing modalities. Paired: clips without the anchor, or with nothing but the anchor, are left out; with fewer than
     two others the loss is 0, and with "all" that anchor is left out of the mean. Volumes of groups that lack different
     modalities cannot be compared: where a clip that takes part lacks one, the logits of the whole batch are those of
-    the span distance, sqrt(1 - |E^T anchor|^2) with E an orthonormal basis of the group's span, = Vol(anchor, others)
-    / Vol(others); a mean of 1 - cos is that of the pairs that are there. Transport: clips without the anchor are left
-    out and groups are complete, of rows that are there, as in the mover term; where a modality has fewer than two, it
-    is 0.
+    the span distance, sqrt(1 - |E^T anchor|^2) with E an orthonormal basis of the group's span; a mean of 1 - cos is
+    that of the pairs that are there. Transport: clips without the anchor are left out and groups are complete, of rows
+    that are there, as in the mover term; where a modality has fewer than two, it is 0.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class VolumeContrastiveLoss(nn.Module):
     ) -> None:
         """Raises UserError for an unknown anchor, more than eight modalities, or a temperature outside [0.01, 1]."""
         super().__init__()
-        if contrast_by == "volume" and len(modalities) > MOST_MODALITIES:
+        if contrast_by != "cosine" and len(modalities) > MOST_MODALITIES:
             raise UserError(
                 f"The volume contrast takes at most {MOST_MODALITIES} modalities, got {len(modalities)}. "
                 "Set objective.volume_contrastive to 0, objective.contrast_by to cosine, or train fewer modalities."
@@ -146,7 +146,8 @@ class VolumeContrastiveLoss(nn.Module):
         """anchor (B, d), others (B, k-1, d), mask (B, k-1) where members are missing, None all -> (B, B)."""
         if self.contrast_by == "cosine":
             return cosine_scores(anchor, others, mask)
-        return ops.volume_scores(anchor, others, mask, score="volume" if mask is None else "span")
+        comparable = self.contrast_by == "volume" and mask is None
+        return ops.volume_scores(anchor, others, mask, score="volume" if comparable else "span")
 
     def _contrast(self, scores: Tensor, usable: Tensor | None = None) -> Tensor:
         scale = -1 / self.temperature()

@@ -67,6 +67,7 @@ CONFIGS = {
     "log": ObjectiveConfig(groups="topk", volume="log", transport=CONVERGED),
     "softmax": ObjectiveConfig(coupling="softmax", anchoring="all", transport=IMPLICIT),
     "cosine": ObjectiveConfig(volume="cosine", contrast_by="cosine", transport=IMPLICIT),
+    "span": ObjectiveConfig(contrast_by="span", transport=CONVERGED),
     "cosine of the best": ObjectiveConfig(volume="cosine", groups="topk", transport=IMPLICIT),
     "cyclic cosine": ObjectiveConfig(volume="cosine", weights="cyclic", transport=IMPLICIT),
     "matched": ObjectiveConfig(positives="mixed", transport=IMPLICIT.model_copy(update={"guide": 0.3})),
