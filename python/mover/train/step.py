@@ -81,9 +81,8 @@ class Learner:
             self.optimizer.zero_grad(set_to_none=True)
             return Step(terms, norm, fault, None, rows, stops)
 
-        finite = torch.stack(
-            [found.detach().isfinite().all() for found in z.values()]
-        ).tolist()  # the device waits once
+        flags = [found.detach().isfinite().all() for found in z.values()]
+        finite = torch.stack(flags).tolist()  # the device waits once
         bad = [m for m, is_finite in zip(z, finite, strict=True) if not is_finite]
         if bad:
             return left_out(f"embeddings of {bad[0]} are not finite", {"total": math.nan})

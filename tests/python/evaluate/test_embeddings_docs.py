@@ -1,26 +1,19 @@
 """The code in docs/embeddings.md runs, one piece after the other, and writes what it says."""
 
-import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from cases.documents import run_blocks
 from mover.evaluate.directions import directions
 from mover.evaluate.embeddings_file import load_embeddings
-
-DOCUMENT = Path(__file__).parents[3] / "docs" / "embeddings.md"
 
 
 def test_the_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pyarrow")
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 6
-    names: dict[str, Any] = {}
-    for block in blocks:
-        exec(compile(block, DOCUMENT.name, "exec"), names)
+    run_blocks("embeddings.md", 6)
 
     assert load_embeddings(tmp_path / "pairs.npz").text_owner.tolist() == [0, 1, 2, 3]
     one, *others = (load_embeddings(tmp_path / f"captions{suffix}") for suffix in (".npz", ".safetensors", ".parquet"))
