@@ -257,6 +257,11 @@ class MatchingConfig(Section):
     threshold: Fraction = Field(
         0.3, description="least share of a row's mass that has to go to its match; below, the row is left out"
     )
+    mass: Share = Field(
+        1.0,
+        description="transport: the share of the rows that the plan matches; below 1 it leaves out the rows that fit "
+        "worst (partial transport). Where partners are missing: somewhat more than the share that is there",
+    )
     mutual: bool = Field(True, description="whether a match has to be the best one of both its rows")
     refresh: PositiveInt = Field(50, description="pool: steps between plans of the whole pool")
     start: Fraction = Field(0.1, description="share of the run after which matches are trained on")
@@ -273,6 +278,10 @@ class GateConfig(Section):
     )
     epsilon: PositiveFloat = Field(0.3, description="entropic weight of that plan, in units of squared distance")
     threshold: Fraction = Field(0.05, description="least share; below, the clip is contrasted without its anchor")
+    mass: Share = Field(
+        1.0,
+        description="transport: the share of the rows that the plan matches: of the pairs, about that which is right",
+    )
     start: Fraction = Field(0.2, description="share of the run after which pairs are doubted")
 
 

@@ -19,7 +19,8 @@ def trusted_rows(clips: Clips, gate: GateConfig) -> Tensor:
     """
     if clips.fewest() < 2:  # nothing to compare with
         return torch.ones(clips.rows[0].shape[0], dtype=torch.bool, device=clips.rows[0].device)
-    matching = MatchingConfig(by="softmax" if gate.by == "softmax" else "transport", epsilon=gate.epsilon)
+    by = "softmax" if gate.by == "softmax" else "transport"
+    matching = MatchingConfig(by=by, epsilon=gate.epsilon, mass=gate.mass)
     shares = matched_shares(clips, matching, [[m] for m in range(len(clips.rows))])
     doubted = shares.diagonal(dim1=-2, dim2=-1) < gate.threshold  # (k-1, B)
     if clips.present is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mover.config import MatchingConfig, TransportConfig
 from mover.losses.embeddings import Clips
-from mover.losses.transport import Pairs, pair_costs, solve, transport_pairs
+from mover.losses.transport import Pairs, pair_costs, solve, solve_partial, transport_pairs
 
 AT_ONCE = 4096
 """More rows than these are matched with one unit after the other, for the memory of one plan."""
@@ -68,11 +68,12 @@ def match_groups(clips: Clips, config: MatchingConfig, units: Units) -> Matching
 def matched_shares(clips: Clips, config: MatchingConfig, units: Units, side: Side = "both") -> Tensor:
     """(units-1, n, n): of each row of the anchor's unit, the share of its mass that goes to each row of another unit.
 
-    By transport it is the plan over the mass of the rows; with `side` "columns" over that of the columns. By softmax it
+    By transport it is the plan over the mass of the rows; with `side` "columns" over that of the columns. With
+    `config.mass` below 1 a row keeps what is not transported, and its shares sum to less than 1. By softmax it
     is softmax(-C / epsilon) over the row, over the column, or for "both" the smaller of the two: what the first half
     of a Sinkhorn iteration gives from either side. C is that of `unit_costs`.
     """
-    if config.by == "transport" and max(map(len, units)) == 1:
+    if config.by == "transport" and config.mass == 1 and max(map(len, units)) == 1:
         plans = transport_pairs(clips, [(0, m) for (m,) in units[1:]], _transport(config)).plan
         return _over_mass(plans, _there(clips, units), side)
     costs, there = unit_costs(clips, units), _there(clips, units)
@@ -81,7 +82,9 @@ def matched_shares(clips: Clips, config: MatchingConfig, units: Units, side: Sid
         if there is not None:
             a, b = (flags.to(costs.dtype) / flags.sum(-1, keepdim=True).clamp(min=1) for flags in there)
             a = a.expand_as(b)
-        return _over_mass(solve(costs, a, b, _transport(config)).plan, there, side)
+        whole, solver = config.mass == 1, _transport(config)
+        plans = solve(costs, a, b, solver).plan if whole else solve_partial(costs, a, b, config.mass, solver)
+        return _over_mass(plans, there, side)
     logits = -costs / config.epsilon
     dims = {"rows": (-1,), "columns": (-2,), "both": (-1, -2)}[side]
     both = both_there(clips, units)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from mover.config import MatchedBy, MatchingConfig
+from mover.config import MatchingConfig
 from mover.errors import UserError
 from mover.losses.confident import contrast_matches
 from mover.losses.embeddings import Clips, Present, anchor_first, check_embeddings
@@ -15,8 +15,8 @@ from mover.losses.matching import match_groups, units_of
 
 MEMORY_BOUND = 1 << 33
 """Bytes that a plan may take; more is refused before anything is allocated."""
-BYTES_PER_PAIR = {"transport": 13, "softmax": 25}
-"""Of rows in a large pool, by the way of matching; `scripts/bench pool` measures 12.2 and 24.1."""
+BYTES_PER_PAIR = {"transport": 13, "partial": 21, "softmax": 25}
+"""Of rows in a large pool, by the way of matching; `scripts/bench pool` measures it."""
 
 
 class PoolContrast(nn.Module):
@@ -129,9 +129,9 @@ class PoolContrast(nn.Module):
         return contrast_matches(self._contrasts, z, there, clips.share(m, kept))
 
 
-def check_pool(clips: int, by: MatchedBy) -> None:
+def check_pool(clips: int, matching: MatchingConfig) -> None:
     """Raises UserError where matching a pool of so many clips takes more than `MEMORY_BOUND` bytes."""
-    size = BYTES_PER_PAIR[by] * clips * clips
+    size = BYTES_PER_PAIR["partial" if matching.mass < 1 else matching.by] * clips * clips
     if size > MEMORY_BOUND:
         raise UserError(
             f"objective.pool matches {clips:,} clips in one plan, about {size / 2**30:.0f} GiB, more than the "

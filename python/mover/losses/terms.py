@@ -108,7 +108,7 @@ def _build_of_matches(
     if pool is None:
         raise ValueError("Expected the number of clips and the width of the embeddings for objective.pool.")
     clips, width = pool
-    check_pool(clips, matching.by)
+    check_pool(clips, matching)
     return PoolContrast(modalities, anchor, matching, contrasts, clips=clips, width=width, refresh=matching.refresh)
 
 
@@ -129,6 +129,13 @@ def check_options(config: ObjectiveConfig, weights: Collection[str]) -> None:
             raise UserError(
                 f"objective.{name}: {value} concerns {what}, and this objective is made of {', '.join(weights)}. "
                 f"Set objective.{name} to {default}, or give one of them a weight."
+            )
+    for section in ("matching", "gate"):
+        by, mass = getattr(config, section).by, getattr(config, section).mass
+        if mass < 1 and by != "transport":
+            raise UserError(
+                f"objective.{section}.mass: {mass:g} is what a plan transports, and with objective.{section}.by: {by} "
+                f"there is none. Set objective.{section}.by to transport, or objective.{section}.mass to 1."
             )
     again = [name for name in weights if name in ("confident", "pool")]
     if again and config.positives != "paired" and contrast:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mover import ops
 from mover.config import TransportConfig
@@ -38,6 +39,26 @@ def solve(cost: Tensor, a: Tensor | None, b: Tensor | None, config: TransportCon
     """The plans of costs (pairs, B, B) with masses (pairs, B), None uniform. No gradient goes to the masses."""
     solver = sharded_sinkhorn if _divides(cost.shape[-1], config) else ops.sinkhorn
     return solver(cost, a, b, **settings(config))
+
+
+def solve_partial(cost: Tensor, a: Tensor | None, b: Tensor | None, mass: float, config: TransportConfig) -> Tensor:
+    """The plans (pairs, B, B) that transport only `mass`, in (0, 1], of masses a, b (pairs, B) that sum to 1.
+
+    argmin of <P, C> + epsilon (KL(P | a b^T) + KL(s | a) + KL(t | b)) over P, s, t >= 0 with P 1 + s = a,
+    P^T 1 + t = b and sum P = mass: s and t are what is left of rows and columns. It is the problem of `solve` with one
+    more row and column, which cost nothing and take all that is left, but not from each other.
+
+    Source: Chapel et al., "Partial optimal transport with applications on positive-unlabeled learning" (2020).
+    """
+    pairs, n, m = cost.shape
+    left = 1 - mass
+    a, b = (
+        pad(cost.new_full((pairs, size), 1 / size) if masses is None else masses, (0, 1), value=left) / (1 + left)
+        for masses, size in ((a, n), (b, m))
+    )
+    padded = pad(cost, (0, 1, 0, 1))
+    padded[:, -1, -1] = 2 * cost.detach().amax((-2, -1)) + 100 * config.epsilon  # exp(-100): nothing goes there
+    return (1 + left) * solve(padded, a, b, config).plan[:, :n, :m]
 
 
 def envelope_values(solved: TransportResult, clips: Clips, pairs: Pairs) -> Tensor:

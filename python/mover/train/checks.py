@@ -125,7 +125,7 @@ def check_run(
         train_set = _check_training(checks, config, clips, tokenizer, progress)
         validation = _check_evaluation(checks, config, clips, tokenizer, progress)
     if train_set is not None and resolve_weights(config.objective)["pool"] > 0:
-        checks.run("objective", lambda: check_pool(len(train_set), config.objective.matching.by))
+        checks.run("objective", lambda: check_pool(len(train_set), config.objective.matching))
     if checks.problems or device is None or clips is None or train_set is None:
         raise Problems(checks.problems)
     if tokenizer is not None:

@@ -171,11 +171,14 @@ def test_a_group_of_the_pool_may_lack_one_of_the_modalities_that_are_together():
 
 def test_what_is_refused():
     with pytest.raises(UserError, match=r"objective.pool matches 40,000 clips in one plan, about 19 GiB, more than"):
-        check_pool(40000, "transport")
-    check_pool(25000, "transport")
-    check_pool(18000, "softmax")
+        check_pool(40000, MatchingConfig())
+    check_pool(25000, MatchingConfig())
+    check_pool(18000, MatchingConfig(by="softmax"))
+    check_pool(20000, MatchingConfig(mass=0.5))
+    with pytest.raises(UserError, match="25,000 clips in one plan, about 12 GiB"):
+        check_pool(25000, MatchingConfig(mass=0.5))
     with pytest.raises(UserError, match="25,000 clips in one plan, about 15 GiB"):
-        check_pool(25000, "softmax")
+        check_pool(25000, MatchingConfig(by="softmax"))
     with pytest.raises(UserError, match="objective.pool: it learns from clips that are not aligned"):
         load_config("demo", {"objective.pool": 1})
     with pytest.raises(ValueError, match="Expected the number of clips"):
