@@ -26,6 +26,7 @@ PresetName = Literal[
     "mover-paper",
     "mover-sets",
     "mover-pool",
+    "mover-noisy",
     "gram",
     "pairwise",
     "text-anchor",
@@ -41,6 +42,7 @@ Anchoring = Literal["fixed", "rotating", "all"]
 Positives = Literal["paired", "transport", "mixed"]
 ContrastBy = Literal["volume", "span", "cosine"]
 MatchedBy = Literal["transport", "softmax"]
+GateBy = Literal["none", "transport", "softmax"]
 Parallel = Literal["ddp", "fsdp"]
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -48,6 +50,7 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 BarycenterRounds = Annotated[int, Field(ge=1, le=5)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -269,19 +272,18 @@ class MatchingConfig(Section):
 
 
 class GateConfig(Section):
-    """Doubt about aligned clips: the anchor of a clip that its other modalities do not bear out is left out."""
+    """Doubt about aligned clips: the anchors that their clips bear out least are left out of the contrasts."""
 
-    by: Literal["none", "transport", "softmax"] = Field(
-        "none",
-        description="transport: by the share of the row's mass that the plan of the batch gives to its own clip; "
-        "softmax: by the smaller of the two softmaxes; none: every pair is trusted",
+    by: GateBy | None = Field(
+        None,
+        description="transport: by the share of the row's mass that the plan of the batch, which leaves as much out as "
+        "is wrong, gives to its own clip; softmax: by the smaller of the two softmaxes; none: every pair is trusted; "
+        "default: that of the preset",
+    )
+    wrong: OpenFraction = Field(
+        0.2, description="share of the clips of a batch that are doubted: about that of the pairs that are wrong"
     )
     epsilon: PositiveFloat = Field(0.3, description="entropic weight of that plan, in units of squared distance")
-    threshold: Fraction = Field(0.05, description="least share; below, the clip is contrasted without its anchor")
-    mass: Share = Field(
-        1.0,
-        description="transport: the share of the rows that the plan matches: of the pairs, about that which is right",
-    )
     start: Fraction = Field(0.2, description="share of the run after which pairs are doubted")
 
 
@@ -291,7 +293,8 @@ class ObjectiveConfig(Section):
     preset: PresetName = Field(
         "mover",
         description="mover: the first three terms; mover-paper: without pairwise; mover-sets, mover-pool: both "
-        "contrasts and confident, or pool, for data of which a part is aligned; gram: volume contrast; pairwise: "
+        "contrasts and confident, or pool, for data of which a part is aligned; mover-noisy: both contrasts, and doubt "
+        "about pairs (gate), for data with wrong ones; gram: volume contrast; pairwise: "
         "InfoNCE of all pairs; text-anchor, image-anchor: of the pairs with text, with video or image; ot-loop, "
         "ot-barycenter: pairwise and that regulariser. The weights that a file sets beside its preset give way to "
         "another preset on the command line",
@@ -390,6 +393,11 @@ class ObjectiveConfig(Section):
         if named not in modalities:
             raise ValueError(f"objective.pairwise_anchor: '{named}' is not among modalities {list(modalities)}")
         return named
+
+    @property
+    def gate_by(self) -> GateBy:
+        """What pairs are doubted by: `gate.by`, or what the preset has."""
+        return self.gate.by or PRESETS[self.preset].gate
 
     def check_all_aligned(self) -> None:
         """Raises ValueError where a term needs rows that are not aligned, and all are."""

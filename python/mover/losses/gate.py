@@ -5,24 +5,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mover.config import GateConfig, MatchingConfig
+from mover.config import GateConfig, MatchedBy, MatchingConfig
 from mover.losses.embeddings import Clips
 from mover.losses.matching import matched_shares
 
 
 @torch.no_grad()
-def trusted_rows(clips: Clips, gate: GateConfig) -> Tensor:
-    """bool (B,): the rows of the first modality, the anchor, that go with those of the other modalities of their clip.
+def trusted_rows(clips: Clips, by: MatchedBy, gate: GateConfig) -> Tensor:
+    """bool (B,): the rows of the first modality, the anchor, that are taken to go with the others of their clip.
 
-    A row is trusted where each other modality that its clip has gets at least `gate.threshold` of the row's mass, by
-    the entropic plan of the batch or by softmax (`matched_shares`). A clip without the anchor is trusted.
+    All but the `gate.wrong` of them whose own clip gets the least share of their mass (`matched_shares`), the other
+    modalities being one side with the mean of their costs: by the plan of the batch that matches all mass but that
+    share, or by softmax. A clip without the anchor, or without another modality, is trusted.
+
+    Source: the known share of wrong labels is that of co-teaching, Han et al. (2018).
     """
+    size, others = clips.rows[0].shape[0], list(range(1, len(clips.rows)))
     if clips.fewest() < 2:  # nothing to compare with
-        return torch.ones(clips.rows[0].shape[0], dtype=torch.bool, device=clips.rows[0].device)
-    by = "softmax" if gate.by == "softmax" else "transport"
-    matching = MatchingConfig(by=by, epsilon=gate.epsilon, mass=gate.mass)
-    shares = matched_shares(clips, matching, [[m] for m in range(len(clips.rows))])
-    doubted = shares.diagonal(dim1=-2, dim2=-1) < gate.threshold  # (k-1, B)
+        return torch.ones(size, dtype=torch.bool, device=clips.rows[0].device)
+    mass = 1 - gate.wrong if by == "transport" else 1.0
+    shares = matched_shares(clips, MatchingConfig(by=by, epsilon=gate.epsilon, mass=mass), [[0], others])
+    own, count = shares[0].diagonal(), size
     if clips.present is not None:
-        doubted &= clips.present[0] & clips.present[1:]
-    return ~doubted.any(dim=0)
+        comparable = clips.present[0] & clips.present[1:].any(dim=0)
+        own, count = torch.where(comparable, own, torch.inf), comparable.sum()
+    return own.argsort(stable=True).argsort() + 1 > gate.wrong * count

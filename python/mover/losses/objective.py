@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from mover.config import ObjectiveConfig
+from mover.config import MatchedBy, ObjectiveConfig
 from mover.errors import UserError
 from mover.losses.embeddings import Present, anchor_first, check_embeddings, pairs_of
 from mover.losses.gate import trusted_rows
@@ -105,8 +105,9 @@ class Objective(nn.Module):
         size = clips.rows[0].shape[0]
         self.check_batch(size)  # at the first step, also where the term starts late
         rows = Rows(clips, z, present, size if aligned is None else aligned, together, owner)
-        if self.config.gate.by != "none" and progress >= self.config.gate.start and rows.aligned >= 2:
-            self._gate(rows)
+        by = self.config.gate_by
+        if by != "none" and progress >= self.config.gate.start and rows.aligned >= 2:
+            self._gate(rows, by)
         active = [name for name in self.weights if self.weight(name, progress) > 0]
         if "pool" in self.weights and "pool" not in active:
             self._pool(rows, step, active=False)
@@ -145,11 +146,11 @@ class Objective(nn.Module):
         value: Tensor = self.terms["pool"](z, present, owner=owner, step=step, active=active, together=rows.together)
         return value
 
-    def _gate(self, rows: Rows) -> None:
+    def _gate(self, rows: Rows, by: MatchedBy) -> None:
         """Leave anchors out of the contrasts that the other modalities of their clips do not bear out."""
         names = anchor_first(self.modalities, self.config.anchor)
         z, present = rows.trusted(rows.aligned)
-        rows.leave_out(names[0], ~trusted_rows(check_embeddings(z, names, present), self.config.gate))
+        rows.leave_out(names[0], ~trusted_rows(check_embeddings(z, names, present), by, self.config.gate))
 
     @torch.no_grad()
     def plans(

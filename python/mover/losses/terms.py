@@ -130,20 +130,19 @@ def check_options(config: ObjectiveConfig, weights: Collection[str]) -> None:
                 f"objective.{name}: {value} concerns {what}, and this objective is made of {', '.join(weights)}. "
                 f"Set objective.{name} to {default}, or give one of them a weight."
             )
-    for section in ("matching", "gate"):
-        by, mass = getattr(config, section).by, getattr(config, section).mass
-        if mass < 1 and by != "transport":
-            raise UserError(
-                f"objective.{section}.mass: {mass:g} is what a plan transports, and with objective.{section}.by: {by} "
-                f"there is none. Set objective.{section}.by to transport, or objective.{section}.mass to 1."
-            )
+    matching = config.matching
+    if matching.mass < 1 and matching.by == "softmax":
+        raise UserError(
+            f"objective.matching.mass: {matching.mass:g} is what a plan transports, and objective.matching.by: softmax "
+            "has no plan. Set objective.matching.by to transport, or objective.matching.mass to 1."
+        )
     again = [name for name in weights if name in ("confident", "pool")]
     if again and config.positives != "paired" and contrast:
         raise UserError(
             f"objective.{again[0]} contrasts groups that are matched, and objective.positives: {config.positives} "
             f"would match them once more. Set objective.positives to paired, or objective.{again[0]} to 0."
         )
-    if config.gate.by != "none" and config.positives == "mixed" and contrast:
+    if config.gate_by != "none" and config.positives == "mixed" and contrast:
         raise UserError(
             "objective.gate leaves out pairs that are in doubt, and objective.positives: mixed contrasts every clip "
             "with its pair as well as its match. Set objective.positives to paired or transport, or objective.gate.by "

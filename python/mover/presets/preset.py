@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 TERMS = ("mover", "volume_contrastive", "pairwise", "ot_loop", "ot_barycenter", "confident", "plan_targets", "pool")
 """The terms of an objective, by the names of the settings of their weights."""
@@ -11,10 +12,11 @@ OF_MATCHES = ("confident", "plan_targets", "pool")
 
 @dataclass(frozen=True)
 class Preset:
-    """Weights of the terms, 0 where a term is not part of it, and the pairs of the pairwise term.
+    """Weights of the terms, 0 where one is not part of it, the pairs of the pairwise term, and the doubt about pairs.
 
     pairwise_anchors: the modality in every pair of the pairwise term is the first of these that a run has; empty:
     all pairs.
+    gate: by what pairs that are given are doubted.
     """
 
     mover: float = 0.0
@@ -26,6 +28,7 @@ class Preset:
     plan_targets: float = 0.0
     pool: float = 0.0
     pairwise_anchors: tuple[str, ...] = ()
+    gate: Literal["none", "transport", "softmax"] = "none"
 
     def pairwise_anchor(self, modalities: Sequence[str]) -> str | None:
         """The modality in every pair, None for all pairs. Raises ValueError where the run has none that would do."""

@@ -112,7 +112,7 @@ def test_empty_sections_stand_for_their_defaults(tmp_path: Path) -> None:
         ({"optimizer.betas": "0.9,1"}, "optimizer.betas: expected a list of 2"),
         (
             {"objective.preset": "magic"},
-            "objective.preset: expected one of mover, mover-paper, mover-sets, mover-pool, gra",
+            "objective.preset: expected one of mover, mover-paper, mover-sets, mover-pool, mov",
         ),
         ({"objective.preset": "gramm"}, "got 'gramm'; did you mean gram?"),
         ({"data.missing": "dorp"}, "data.missing: expected one of drop, mask, got 'dorp'; did you mean drop?"),

@@ -7,12 +7,12 @@ from torch.autograd import gradcheck
 from torch.nn.functional import normalize
 
 from cases.operators import masses, unit_rows
+from cases.partial import partial_plan
 from mover import ops
-from mover.config import GateConfig, MatchingConfig, ObjectiveConfig, TransportConfig
+from mover.config import MatchingConfig, ObjectiveConfig, TransportConfig
 from mover.errors import UserError
 from mover.losses import build_objective
 from mover.losses.embeddings import check_embeddings
-from mover.losses.gate import trusted_rows
 from mover.losses.matching import match_groups, matched_shares
 from mover.losses.transport import solve, solve_partial
 
@@ -27,30 +27,12 @@ def problem(n: int = 7, m: int = 5):
     return ops.cost(unit_rows(2, n, 6), unit_rows(2, m, 6, seed=1)), a / a.sum(1, True), b / b.sum(1, True)
 
 
-def by_loops(cost, a, b, mass, epsilon):
-    """P = a_i u_i exp(-C_ij / epsilon) v_j b_j, s = a_i u_i x, t = y v_j b_j, until each sum is what it has to be."""
-    n, m = cost.shape
-    kernel = (-cost / epsilon).exp()
-    u, v = torch.ones(n, dtype=cost.dtype), torch.ones(m, dtype=cost.dtype)
-    x = y = 1.0
-    for _ in range(20000):
-        for i in range(n):
-            u[i] = 1 / (sum(kernel[i, j] * v[j] * b[j] for j in range(m)) + x)
-        x = (1 - mass) / sum(float(a[i] * u[i]) for i in range(n))
-        for j in range(m):
-            v[j] = 1 / (sum(a[i] * u[i] * kernel[i, j] for i in range(n)) + y)
-        before, y = y, (1 - mass) / sum(float(v[j] * b[j]) for j in range(m))
-        if abs(y / before - 1) < 1e-14:
-            break
-    return (a * u).unsqueeze(1) * kernel * (v * b)
-
-
 @pytest.mark.parametrize("mass", [0.2, 0.6, 0.95])
 def test_against_the_definition(mass):
     cost, a, b = problem(4, 3)
     plans = solve_partial(cost, a, b, mass, TIGHT)
     for p in range(2):
-        torch.testing.assert_close(plans[p], by_loops(cost[p], a[p], b[p], mass, 0.2), rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(plans[p], partial_plan(cost[p], a[p], b[p], mass, 0.2), rtol=1e-8, atol=1e-10)
     assert plans[0, 1].abs().max() == 0 and bool((plans.sum(-1) <= a + 1e-10).all())
     assert bool((plans.sum(-2) <= b + 1e-10).all())
 
@@ -145,19 +127,7 @@ def test_modalities_that_are_together_have_one_partial_plan():
     assert found.kept.tolist() == [True] * 4 + [False] * 4 and found.members[:4].tolist() == [[i] * 3 for i in range(4)]
 
 
-def test_a_gate_by_partial_transport_doubts_as_many_as_are_wrong():
-    """The balance gives a wrong caption much of its own clip, for every other has one that fits better."""
-    clips = check_embeddings(half_there(), ("text", "video"))
-    gate = GateConfig(by="transport", threshold=0.3)
-    assert trusted_rows(clips, gate.model_copy(update={"mass": 0.5})).tolist() == [True] * 4 + [False] * 4
-    assert int(trusted_rows(clips, gate).sum()) > 4
-
-
-@pytest.mark.parametrize(
-    ("section", "by"), [(MatchingConfig, "softmax"), (GateConfig, "softmax"), (GateConfig, "none")]
-)
-def test_without_a_plan_there_is_no_mass_to_leave_out(section, by):
-    name = {MatchingConfig: "matching", GateConfig: "gate"}[section]
-    config = ObjectiveConfig(preset="mover-sets", **{name: section(by=by, mass=0.5)})
-    with pytest.raises(UserError, match=rf"objective.{name}.mass: 0.5 is what a plan transports.*or .* to 1\."):
+def test_softmax_has_no_mass_to_leave_out():
+    config = ObjectiveConfig(preset="mover-sets", matching=MatchingConfig(by="softmax", mass=0.5))
+    with pytest.raises(UserError, match=r"objective.matching.mass: 0.5 is what a plan transports.*or .* to 1\."):
         build_objective(config, ("text", "video", "audio"))
