@@ -25,8 +25,9 @@ def trusted_rows(clips: Clips, by: MatchedBy, gate: GateConfig) -> Tensor:
         return torch.ones(size, dtype=torch.bool, device=clips.rows[0].device)
     mass = 1 - gate.wrong if by == "transport" else 1.0
     shares = matched_shares(clips, MatchingConfig(by=by, epsilon=gate.epsilon, mass=mass), [[0], others])
-    own, count = shares[0].diagonal(), size
+    own = shares[0].diagonal()
+    comparable = torch.ones_like(own, dtype=torch.bool)
     if clips.present is not None:
         comparable = clips.present[0] & clips.present[1:].any(dim=0)
-        own, count = torch.where(comparable, own, torch.inf), comparable.sum()
-    return own.argsort(stable=True).argsort() + 1 > gate.wrong * count
+    own = torch.where(comparable, own, torch.inf)
+    return own.argsort(stable=True).argsort() + 1 > gate.wrong * comparable.sum()
