@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mover.presets import OF_MATCHES, PRESETS
+from mover.presets import OF_MATCHES, PRESETS, GateBy
 
 BUILT_IN = ("text", "video", "audio")
 """The modalities with a section of their own under `model`; any other is named and described under `model.others`."""
@@ -42,7 +42,6 @@ Anchoring = Literal["fixed", "rotating", "all"]
 Positives = Literal["paired", "transport", "mixed"]
 ContrastBy = Literal["volume", "span", "cosine"]
 MatchedBy = Literal["transport", "softmax"]
-GateBy = Literal["none", "transport", "softmax"]
 Parallel = Literal["ddp", "fsdp"]
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mover.config import MatchingConfig, TransportConfig
 from mover.losses.embeddings import Clips
-from mover.losses.transport import Pairs, pair_costs, solve, solve_partial, transport_pairs
+from mover.losses.transport import Pairs, pair_costs, solve_partial, transport_pairs
 
 AT_ONCE = 4096
 """More rows than these are matched with one unit after the other, for the memory of one plan."""
@@ -82,9 +82,7 @@ def matched_shares(clips: Clips, config: MatchingConfig, units: Units, side: Sid
         if there is not None:
             a, b = (flags.to(costs.dtype) / flags.sum(-1, keepdim=True).clamp(min=1) for flags in there)
             a = a.expand_as(b)
-        whole, solver = config.mass == 1, _transport(config)
-        plans = solve(costs, a, b, solver).plan if whole else solve_partial(costs, a, b, config.mass, solver)
-        return _over_mass(plans, there, side)
+        return _over_mass(solve_partial(costs, a, b, config.mass, _transport(config)), there, side)
     logits = -costs / config.epsilon
     dims = {"rows": (-1,), "columns": (-2,), "both": (-1, -2)}[side]
     both = both_there(clips, units)

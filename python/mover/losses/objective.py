@@ -156,7 +156,7 @@ class Objective(nn.Module):
     def plans(
         self, z: Mapping[str, Tensor], present: Present | None = None, *, together: Collection[str] = ()
     ) -> dict[str, Tensor]:
-        """The plans (B, B) that the objective trains on, each with a sum of 1; no gradient.
+        """The plans (B, B) that the objective trains on, each with a sum of 1, or `matching.mass`; no gradient.
 
         With terms of matches they are those of the matching, from the anchor to each other modality or to those that
         are together, under "text-video+audio": of the shares that it compares with its threshold, 1/B. Otherwise they

@@ -50,6 +50,8 @@ def solve_partial(cost: Tensor, a: Tensor | None, b: Tensor | None, mass: float,
 
     Source: Chapel et al., "Partial optimal transport with applications on positive-unlabeled learning" (2020).
     """
+    if mass == 1:
+        return solve(cost, a, b, config).plan
     pairs, n, m = cost.shape
     left = 1 - mass
     a, b = (

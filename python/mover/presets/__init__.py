@@ -13,7 +13,7 @@ from mover.presets import (
     pairwise,
     text_anchor,
 )
-from mover.presets.preset import OF_MATCHES, TERMS, Preset
+from mover.presets.preset import OF_MATCHES, TERMS, GateBy, Preset
 
 PRESETS: dict[str, Preset] = {
     "mover": mover.PRESET,
@@ -29,4 +29,4 @@ PRESETS: dict[str, Preset] = {
     "ot-barycenter": ot_barycenter.PRESET,
 }
 
-__all__ = ["OF_MATCHES", "PRESETS", "TERMS", "Preset"]
+__all__ = ["OF_MATCHES", "PRESETS", "TERMS", "GateBy", "Preset"]

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+GateBy = Literal["none", "transport", "softmax"]
+"""What pairs that are given are doubted by."""
 TERMS = ("mover", "volume_contrastive", "pairwise", "ot_loop", "ot_barycenter", "confident", "plan_targets", "pool")
 """The terms of an objective, by the names of the settings of their weights."""
 OF_MATCHES = ("confident", "plan_targets", "pool")
@@ -28,7 +30,7 @@ class Preset:
     plan_targets: float = 0.0
     pool: float = 0.0
     pairwise_anchors: tuple[str, ...] = ()
-    gate: Literal["none", "transport", "softmax"] = "none"
+    gate: GateBy = "none"
 
     def pairwise_anchor(self, modalities: Sequence[str]) -> str | None:
         """The modality in every pair, None for all pairs. Raises ValueError where the run has none that would do."""

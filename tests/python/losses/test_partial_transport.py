@@ -46,12 +46,11 @@ def test_a_small_epsilon_gives_the_optimum_of_the_linear_program(mass, uniform):
     plans = solve_partial(cost, a, b, mass, TransportConfig(epsilon=0.002, tol=1e-9, max_iter=100000))
     for p in range(2):
         n, m = cost[p].shape
-        rows = torch.eye(n).repeat_interleave(m, 1).numpy()
-        columns = torch.eye(m).repeat(1, n).numpy()
-        bounds = [torch.full((size,), 1 / size) if masses is None else masses[p] for size, masses in ((n, a), (m, b))]
+        sums = [torch.eye(n).repeat_interleave(m, 1), torch.eye(m).repeat(1, n)]
+        bounds = [torch.full((size,), 1 / size) if given is None else given[p] for size, given in ((n, a), (m, b))]
         best = linprog(
             cost[p].flatten().numpy(),
-            A_ub=torch.cat([torch.tensor(rows), torch.tensor(columns)]).numpy(),
+            A_ub=torch.cat(sums).numpy(),
             b_ub=torch.cat(bounds).numpy(),
             A_eq=[[1.0] * (n * m)],
             b_eq=[mass],
