@@ -8,17 +8,13 @@ alternate; the table has the medians over rounds of the median clips a second of
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
-from functools import partial
 from pathlib import Path
 
 from tables import table as markdown
+from training_runs import clips_a_second, make_clips, start
 
 SHARE, STEPS, WARM, ROUNDS = 64, 12, 4, 5
 KINDS = (("1", 1, 1), ("2", 1, 2), ("2, apart", 2, 1))  # name, runs at the same time, processes of each
@@ -30,59 +26,16 @@ def run(quick: bool) -> list[dict]:
     share, steps, warm, rounds = QUICK if quick else (SHARE, STEPS, WARM, ROUNDS)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "data"
-        counts = [f"--train={2 * share}", "--val=2", "--test=2"]
-        subprocess.run(
-            [sys.executable, "-m", "mover", "synth", "--out", data, *counts], check=True, capture_output=True
-        )
+        manifest = make_clips(Path(folder) / "data", 2 * share)
         for turn in range(rounds):
             for kind, runs, size in KINDS:
                 if runs * size > (os.cpu_count() or 1):
                     continue
-                started = [_start(size, number, share * size, steps, data, Path(folder)) for number in range(runs)]
-                rate = sum(_clips_a_second(*run, warm) for run in started)
+                started = [start(manifest, Path(folder), size, share * size, steps, number) for number in range(runs)]
+                rate = sum(clips_a_second(run, warm) for run in started)
                 rows.append({"processes": kind, "batch": share * size, "round": turn, "clips/s": rate})
                 print(f"processes {kind}: {rate:.1f} clips/s", flush=True)
     return rows
-
-
-def _start(
-    size: int, number: int, batch: int, steps: int, data: Path, folder: Path
-) -> tuple[Path, list[subprocess.Popen[str]]]:
-    """The log and the processes of a run, on the cores from `number` on."""
-    log = folder / f"run-{number}" / "log.jsonl"
-    log.unlink(missing_ok=True)
-    settings = {
-        "data.manifest": data / "manifest.jsonl", "output": folder, "name": f"run-{number}", "train.batch_size": batch,
-        "train.steps": steps, "train.log_every": 1, "train.validate_every": 1000, "train.checkpoint_every": 1000,
-        "train.threads": 1, "train.device": "cpu", "train.diagnose_every": 0, "data.cache": "memory",
-        "objective.mover_start": 0,
-    }  # fmt: skip
-    words = ["train", "--config", "demo", "--overwrite", *(f"{name}={value}" for name, value in settings.items())]
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    world = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    started = []
-    for rank in range(size):
-        own = {key: str(value) for key, value in {**world, "RANK": rank, "LOCAL_RANK": rank}.items()}
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "mover", *words], env={**os.environ, "OMP_NUM_THREADS": "1", **own},
-                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                preexec_fn=partial(os.sched_setaffinity, 0, {number + rank}),
-            )
-        )  # fmt: skip
-    return log, started
-
-
-def _clips_a_second(log: Path, started: list[subprocess.Popen[str]], warm: int) -> float:
-    """The median over the steps of a run, once it has ended."""
-    said = [process.communicate()[1] for process in started]
-    if any(process.returncode for process in started):
-        raise RuntimeError(f"training failed: {' '.join(said).strip()[-400:]}")
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    return statistics.median([line["samples_per_second"] for line in lines if line["kind"] == "train"][warm:])
 
 
 def table(rows: list[dict]) -> str:

@@ -1,6 +1,8 @@
-"""What a CPU can tell of the model: the objective's memory and time, Sinkhorn with its rows divided, gloo's exchanges.
+"""What a CPU can tell of the model: the objective's memory and time, Sinkhorn with its rows divided, gloo's exchanges,
+and whole steps of one and of two processes.
 
-Every row is measured by processes of its own, each on one thread; times of exchanges are the least of many.
+Every row is measured by processes of its own, each on one thread; times of exchanges are the least of many, those of
+training steps medians of medians over rounds.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,8 +23,9 @@ import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import measure
+import training_runs
 
-PARTS = ("objective", "solve", "epsilon", "exchange")
+PARTS = ("objective", "solve", "epsilon", "exchange", "step")
 WIDTH, NAMES = 512, ("text", "video", "audio")
 OBJECTIVES = {  # settings of the objective → batches
     "mover, topk": ((1024, 2048, 4096), {"preset": "mover", "groups": "topk"}),
@@ -35,6 +39,8 @@ EPSILONS = (0.2, 0.1, 0.07, 0.05)
 BATCHES = (256, 1024, 4096)
 PROCESSES = (2, 4)
 SIZES = (1 << 12, 1 << 16, 1 << 20, 1 << 24, 1 << 26)  # bytes
+STEPS = ((1, 32), (1, 64), (1, 128), (2, 64), (2, 128), (2, 256))  # processes, clips of a step
+ROUNDS, STEPS_OF_A_RUN, WARM = 3, 12, 4
 
 
 def run(part: str) -> list[dict]:
@@ -45,6 +51,8 @@ def run(part: str) -> list[dict]:
         return [_together(_solve, processes, {"batch": batch}) for batch, processes in SOLVES]
     if part == "epsilon":
         return [_child({part: value, "clips": batch}) for value in EPSILONS for batch in BATCHES]
+    if part == "step":
+        return steps()
     return [_together(_exchange, processes, {"bytes": size}) for processes in PROCESSES for size in SIZES]
 
 
@@ -63,22 +71,61 @@ def _child(setting: dict) -> dict:
 def objective(setting: dict) -> dict:
     """CPU seconds and MiB of an objective, forward and backward, of random unit rows."""
     from mover.config import ObjectiveConfig
-    from mover.losses import build_objective
 
     torch.set_num_threads(1)
-    options = OBJECTIVES[setting["objective"]][1]
-    loss = build_objective(ObjectiveConfig(**options), NAMES)
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(3, setting["batch"], WIDTH, generator=generator)
-    rows[1:] += rows[0]
-    unit = torch.nn.functional.normalize(rows, dim=-1)
-    z = {name: part.clone().requires_grad_() for name, part in zip(NAMES, unit, strict=True)}
-    again = lambda: loss(z)["total"].backward()  # noqa: E731
+    again = _both_ways(ObjectiveConfig(**OBJECTIVES[setting["objective"]][1]), WIDTH, setting["batch"])
     peak = measure.peak_mebibytes(again)
     measure.keep_freed_pages(True)
     began = time.process_time()
     again()
     return {"CPU s": time.process_time() - began, "peak": peak}
+
+
+def demo(setting: dict) -> dict:
+    """Seconds of the demo's objective, forward and backward, with its transport term; and numbers of an embedding."""
+    from mover.configs import load_config
+
+    torch.set_num_threads(1)
+    config = load_config("demo", {"objective.mover_start": 0.0})
+    again = _both_ways(config.objective, config.model.embed_dim, setting["demo"])
+    measure.keep_freed_pages(True)
+    return {"s": statistics.median(measure.timed(again)[0] for _ in range(20)), "width": config.model.embed_dim}
+
+
+def _both_ways(options, width: int, batch: int) -> Callable[[], None]:
+    """An objective and its gradient, of random unit rows whose partners are near."""
+    from mover.losses import build_objective
+
+    loss = build_objective(options, NAMES)
+    rows = torch.randn(3, batch, width, generator=torch.Generator().manual_seed(0))
+    rows[1:] += rows[0]
+    unit = torch.nn.functional.normalize(rows, dim=-1)
+    z = {name: part.clone().requires_grad_() for name, part in zip(NAMES, unit, strict=True)}
+    return lambda: loss(z)["total"].backward()
+
+
+def steps() -> list[dict]:
+    """Seconds of a step of `mover train` with the demo's towers, by one and by two processes, each on its core; what
+    the objective is of it, measured alone; the parameters whose gradients are exchanged, and numbers of an embedding.
+    Rounds alternate."""
+    from safetensors.torch import load_file
+
+    alone = {batch: _child({"demo": batch}) for batch in sorted({batch for _, batch in STEPS})}
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = training_runs.make_clips(Path(folder) / "data", max(alone))
+        taken: dict[tuple[int, int], list[float]] = {setting: [] for setting in STEPS}
+        for _ in range(ROUNDS):
+            for processes, batch in STEPS:
+                run = training_runs.start(manifest, Path(folder), processes, batch, STEPS_OF_A_RUN)
+                taken[processes, batch].append(batch / training_runs.clips_a_second(run, WARM))
+        weights = load_file(Path(folder) / "run-0" / "checkpoints" / "last" / "model.safetensors")
+    rows = [
+        {"processes": processes, "batch": batch, "s": statistics.median(times), "objective": alone[batch]["s"],
+         "width": alone[batch]["width"], "parameters": sum(weight.numel() for weight in weights.values())}
+        for (processes, batch), times in taken.items()
+    ]  # fmt: skip
+    print(*rows, sep="\n", flush=True)
+    return rows
 
 
 def epsilon(setting: dict) -> dict:
@@ -167,4 +214,5 @@ def _exchange(setting: dict) -> dict:
 
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
-    print(json.dumps((objective if "objective" in given else epsilon)(given)))
+    body = next(body for body in (objective, epsilon, demo) if body.__name__ in given)
+    print(json.dumps(body(given)))

@@ -22,6 +22,7 @@ def tables(hardware: model.Hardware, records: model.Records, runs: list[model.Ru
         "objective-check": objective_check(rows["objective"]),
         "solve-check": solve_check(rows["solve"], rows["exchange"]),
         "exchange-check": exchange_check(rows["exchange"]),
+        "step-check": step_check(rows["step"], rows["exchange"]),
         "environment": f"Measured by `{record['command']}` on: {environment}.",
     }
 
@@ -193,3 +194,38 @@ def exchange_check(rows: list[dict]) -> str:
     head = ["processes", "KiB", "all-reduce, ms", "by the model", "all-gather, ms", "by the model",
             "all-reduce, GB/s around the ring"]  # fmt: skip
     return markdown(head, lines)
+
+
+def step_check(rows: list[dict], exchanges: list[dict]) -> str:
+    """Steps of one and of two processes, from the two smallest steps of one process."""
+    predicted = step_model(rows, exchanges)
+    lines = []
+    for row, said in zip(rows, predicted, strict=True):
+        lines.append([f"{row['processes']}", f"{row['batch']:,}", figures(1e3 * row["s"]),
+                      "" if said is None else figures(1e3 * said),
+                      "" if said is None else f"{100 * (said / row['s'] - 1):+.0f} %"])  # fmt: skip
+    return markdown(["processes", "clips a step", "ms", "by the model", "off by"], lines)
+
+
+def step_model(rows: list[dict], exchanges: list[dict]) -> list[float | None]:
+    """Seconds of every step but the two that the model is made of.
+
+    A process takes a time of its own and one for each of its clips, the objective of the whole batch, and two exchanges
+    if it has company: of the embeddings, and of the gradients.
+    """
+    small, large = sorted((row for row in rows if row["processes"] == 1), key=lambda row: row["batch"])[:2]
+    towers = lambda row: row["s"] - row["objective"]  # noqa: E731
+    each = (towers(large) - towers(small)) / (large["batch"] - small["batch"])
+    own = towers(small) - each * small["batch"]
+    said: list[float | None] = []
+    for row in rows:
+        if row is small or row is large:
+            said.append(None)
+            continue
+        exchanged = 0.0
+        if row["processes"] > 1:
+            same = [one for one in exchanges if one["processes"] == row["processes"]]
+            gathered = 4 * model.MODALITIES * row["width"] * row["batch"]
+            exchanged = fit(same, "all_gather")(gathered) + fit(same, "all_reduce")(4 * row["parameters"])
+        said.append(own + each * row["batch"] / row["processes"] + row["objective"] + exchanged)
+    return said

@@ -83,6 +83,23 @@ def test_the_share_of_partners_is_that_of_plans():
     assert float(plan.trace()) == pytest.approx(model.partner_share(0.1, 600), abs=0.02)
 
 
+def test_steps_of_two_processes_by_hand():
+    """Those of one are 1 s, 10 ms a clip and the objective; exchanges of two are 5 ms and 1 us a byte."""
+    seconds = lambda n: 5e-3 + 1e-6 * (n - 4096)  # noqa: E731
+    exchanges = [
+        {"processes": 2, "bytes": n, "all_gather": seconds(n), "all_reduce": 2 * seconds(n)} for n in (4096, 1 << 24)
+    ]
+    row = lambda processes, batch, s: {  # noqa: E731
+        "processes": processes, "batch": batch, "s": s, "objective": 1e-6 * batch**2, "width": 8, "parameters": 50_000,
+    }  # fmt: skip
+    alone = [row(1, batch, 1 + 1e-2 * batch + 1e-6 * batch**2) for batch in (64, 32, 128)]
+    first, second, third, pair = script("main").render.step_model([*alone, row(2, 128, 0.0)], exchanges)
+    assert first is None and second is None
+    assert third == pytest.approx(alone[2]["s"])
+    exchanged = seconds(4 * 3 * 8 * 128) + 2 * seconds(200_000)
+    assert pair == pytest.approx(1 + 64e-2 + 1e-6 * 128**2 + exchanged)
+
+
 def test_the_page_has_the_tables_of_the_record():
     """Rendering again changes nothing."""
     page = ROOT / "docs" / "scaling.md"

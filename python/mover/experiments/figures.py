@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from mover.configs import setting_text
 from mover.evaluate.pictures import INK, save_picture
@@ -99,6 +100,9 @@ def _study(found: Mapping[str, Any], columns: Sequence[str], path: Path) -> None
             panel.set_xscale("log")
         if study["log_numbers"]:
             panel.set_yscale("log")
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_major_formatter("{x:g}")
+            panel.yaxis.set_minor_formatter(NullFormatter())
         panel.set_xticks(list(places.values()), [setting_text(value) for value in places], minor=False)
         panel.set_xticks([], minor=True)
         dress(panel, column)
