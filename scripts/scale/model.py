@@ -87,14 +87,14 @@ def parameters(records: Records) -> int:
 
 
 def states(records: Records, run: Run, parallel: str) -> float:
-    """Weights, gradients, two moments, the buckets of DDP, and the copies of weights in bfloat16.
+    """Weights, gradients, which are the buckets of DDP, two moments, and the copies of weights in bfloat16.
 
-    FSDP2 has a share of each, and whole: the largest unit twice, and with micro-batches the gradients, which are
+    FSDP2 has a share of each but the copies, and whole: the largest unit twice, and with micro-batches the gradients, which are
     added up before they are exchanged.
     """
     count = parameters(records)
     if parallel == "ddp":
-        return (4 + 4 + 8 + 4 + 2) * count
+        return (4 + 4 + 8 + 2) * count
     largest = 50265 * 768 * 4
     gradients = 4 * count if run.passes > 1 else 0
     return (4 + 4 + 8) * count / run.gpus + 2 * largest + gradients

@@ -40,7 +40,13 @@ def replicate(model: MoverModel, world: World, parallel: Parallel, device: torch
     devices = [device] if device.type == "cuda" else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of the last argument, whose successor older versions lack
-        return DistributedDataParallel(model, device_ids=devices, find_unused_parameters=True, broadcast_buffers=False)
+        return DistributedDataParallel(
+            model,
+            device_ids=devices,
+            find_unused_parameters=True,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,  # no second copy of the gradients
+        )
 
 
 def _shard(model: MoverModel, world: World, device: torch.device) -> None:
@@ -83,10 +89,14 @@ def without_exchange(model: nn.Module) -> Iterator[None]:
 def average(parameters: Iterable[nn.Parameter], world: World) -> None:
     """Give all processes the same gradients of parameters that each computed by itself, to the last bit, also where
     their processors round differently."""
-    for parameter in parameters:
-        if parameter.grad is not None and world.several:
-            world.add_up(parameter.grad)
-            parameter.grad /= world.size
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not (world.several and gradients):
+        return
+    together = torch.cat([gradient.flatten() for gradient in gradients])
+    world.add_up(together)
+    means = (together / world.size).split([gradient.numel() for gradient in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def whole(tensor: Tensor) -> Tensor:

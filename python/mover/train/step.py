@@ -69,12 +69,12 @@ class Learner:
         """
         config, world = self.config, self.world
         self.model.train()
+        inputs = to_device({name: batch[name] for name in ("present", *config.modalities)}, self.device)
+        encoding = Encoding(self.replica, inputs, config.train.micro_batch, config.train.precision, self.device)
+        z = _all_rows(encoding.rows, world, config.train.batch_size)  # first: the processes wait for each other here
         about, stops = _gathered(batch, world, config.train.batch_size, stop)
         rows = {m: int(flags.sum()) for m, flags in about["present"].items()}
         about = to_device(about, self.device)
-        inputs = to_device({name: batch[name] for name in ("present", *config.modalities)}, self.device)
-        encoding = Encoding(self.replica, inputs, config.train.micro_batch, config.train.precision, self.device)
-        z = _all_rows(encoding.rows, world, config.train.batch_size)
         self.optimizer.zero_grad(set_to_none=True)
 
         def left_out(fault: str, terms: dict[str, float], norm: float = math.nan) -> Step:
