@@ -89,7 +89,7 @@ def parameters(records: Records) -> int:
 def states(records: Records, run: Run, parallel: str) -> float:
     """Weights, gradients, which are the buckets of DDP, two moments, and the copies of weights in bfloat16.
 
-    FSDP2 has a share of each but the copies, and whole: the largest unit twice, and with micro-batches the gradients, which are
+    FSDP2 has a share of each, and whole: the largest unit twice, and with micro-batches the gradients, which are
     added up before they are exchanged.
     """
     count = parameters(records)
