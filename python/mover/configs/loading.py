@@ -107,7 +107,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except (ValueError, AttributeError, OverflowError):  # of a tag that says what the text is not
+        except (ValueError, AttributeError, OverflowError, LookupError):  # of a tag that says what the text is not
             problem = f"'{node.value!s:.60}' is not what the tag {node.tag} says"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 

@@ -54,7 +54,9 @@ class Tokenizer:
             raise UserError(f"{path} is not a tokenizer.json: it has more than {_LONGEST} characters.")
         try:
             tokenizer = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the package raises nothing more specific
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the package raises nothing more specific, and its panics are no Exception
             raise UserError(f"{path} is not a tokenizer.json: {error}. Copy it again from its model.") from None
         loaded = cls(tokenizer, max_tokens)
         tokens = tokenizer.get_vocab_size(with_added_tokens=True)

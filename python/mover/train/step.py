@@ -71,7 +71,8 @@ class Learner:
         self.model.train()
         inputs = to_device({name: batch[name] for name in ("present", *config.modalities)}, self.device)
         encoding = Encoding(self.replica, inputs, config.train.micro_batch, config.train.precision, self.device)
-        z = _all_rows(encoding.rows, world, config.train.batch_size)  # first: the processes wait for each other here
+        z = _all_rows(encoding.rows, world, config.train.batch_size)
+        # Flags right after the rows: processes wait for the slowest once, not before the towers as well.
         about, stops = _gathered(batch, world, config.train.batch_size, stop)
         rows = {m: int(flags.sum()) for m, flags in about["present"].items()}
         about = to_device(about, self.device)
