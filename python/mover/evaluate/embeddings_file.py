@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from mover.config import BUILT_IN, RESERVED
+from mover.data.array_of_names import names_of
 from mover.durable_file import durable_file
 from mover.errors import UserError
 from mover.evaluate import embeddings_npz, embeddings_parquet, embeddings_safetensors
@@ -149,14 +149,12 @@ def _names(path: Path, what: str, array: np.ndarray) -> list[str]:
         raise UserError(f"{path}: '{what}' has the shape {array.shape}; expected (N,).")
     if array.dtype.kind not in "USiu":
         raise UserError(f"{path}: '{what}' has the type {array.dtype}; expected strings or whole numbers.")
-    if array.dtype.kind == "U" and array.nbytes:  # four bytes each; of a larger one Python makes a broken string
-        characters = np.ascontiguousarray(array).view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
-        if characters.max() > sys.maxunicode:
-            raise UserError(f"{path}: '{what}' holds numbers that are no characters. Write it again.")
     try:
-        return [name.decode() if isinstance(name, bytes) else str(name) for name in array.tolist()]
+        return names_of(array)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: '{what}' holds bytes that are no UTF-8, first {error.object!r:.80}.") from None
+    except ValueError:
+        raise UserError(f"{path}: '{what}' holds numbers that are no characters. Write it again.") from None
 
 
 def _check_ids(path: Path, ids: list[str]) -> None:

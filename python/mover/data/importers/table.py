@@ -159,6 +159,8 @@ def read_list(path: Path) -> Iterator[Row]:
 def _array_of_names(path: Path) -> list[str]:
     import numpy as np
 
+    from mover.data.array_of_names import names_of
+
     try:
         array = np.load(path, allow_pickle=False)
     except Exception as error:  # a damaged header has NumPy raise what Python's own parser does
@@ -169,6 +171,6 @@ def _array_of_names(path: Path) -> list[str]:
     if array.ndim != 1 or array.dtype.kind not in "US":
         raise UserError(f"{path}: expected one row of strings, got an array {array.shape} of {array.dtype}.")
     try:
-        return [name.decode() if isinstance(name, bytes) else str(name) for name in array]
-    except (SystemError, ValueError):  # what NumPy and Python say of bytes or numbers that are no characters
+        return names_of(array)
+    except ValueError:
         raise UserError(f"{path}: its strings hold what is no character. Fetch it again.") from None
