@@ -2,8 +2,8 @@
 
 roberta-base, ViT-B/16 and BEATs with random weights, float32; all layers learn. Clips have a caption of 40 tokens,
 frames of 224 x 224 and 10 s of sound; the columns are those of `steps`. "at once": `train.micro_batch`, clips that are
-encoded at once, in two passes; the loss is that of all clips, whatever the parts. "again": layers keep their inputs
-only.
+encoded at once, in two passes. "again": layers keep their inputs only. The loss is that of all clips, whatever the
+parts; it differs by the masks of dropout, which each part draws for itself.
 """
 
 from __future__ import annotations
