@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from mover.array_of_names import names_of
 from mover.config import BUILT_IN, RESERVED
-from mover.data.array_of_names import names_of
 from mover.durable_file import durable_file
 from mover.errors import UserError
 from mover.evaluate import embeddings_npz, embeddings_parquet, embeddings_safetensors

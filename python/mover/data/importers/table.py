@@ -159,7 +159,7 @@ def read_list(path: Path) -> Iterator[Row]:
 def _array_of_names(path: Path) -> list[str]:
     import numpy as np
 
-    from mover.data.array_of_names import names_of
+    from mover.array_of_names import names_of
 
     try:
         array = np.load(path, allow_pickle=False)

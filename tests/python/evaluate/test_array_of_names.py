@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mover.data.array_of_names import names_of
+from mover.array_of_names import names_of
 
 
 @pytest.mark.parametrize(
