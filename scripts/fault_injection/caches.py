@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fault import Fault
-from kills import at_call, count_calls
-from place import Place
+from kills import at_call, count_calls, killed_after
+from place import Child, Place
 
 from mover.train.run_folder import RunFolder
 
@@ -31,24 +31,19 @@ def media_cache(place: Place, share: float) -> str:
 
 
 def feature_cache(place: Place, share: float) -> str:
-    """Killed when `share` of the time has passed in which towers run and their outputs are stored; sooner where a
-    faster run ends before."""
+    """Killed when `share` of the time has passed in which towers run and their outputs are stored."""
     whole, seconds = place.once(_with_cache, "features")
-    seconds *= 0.9 * share
-    while True:
-        name = place.new()
-        folder = place.folder / f"cache-{name}"
-        settings = {**FROZEN, "data__cache_folder": folder}
-        child = place.train(name, **settings)
-        child.until(lambda folder=folder: bool(list(folder.rglob("*.sqlite"))))
-        time.sleep(seconds)
-        child.kill()
-        ended = child.wait()
-        if ended.code == -signal.SIGKILL:
-            return _goes_on(place, name, whole, settings)
-        assert ended.code == 0, ended.said
-        place.forget(name)
-        seconds /= 2
+
+    def settings(name: str) -> dict[str, Any]:
+        return {**FROZEN, "data__cache_folder": place.folder / f"cache-{name}"}
+
+    def begin(name: str) -> Child:
+        child = place.train(name, **settings(name))
+        child.until(lambda: bool(list((place.folder / f"cache-{name}").rglob("*.sqlite"))))
+        return child
+
+    name = killed_after(0.9 * share * seconds, place, begin)
+    return _goes_on(place, name, whole, settings(name))
 
 
 def _with_cache(place: Place, cache: str) -> tuple[RunFolder, float]:

@@ -12,7 +12,7 @@ from typing import Any
 import safetensors.numpy
 import torch
 from fault import Fault
-from place import Place
+from place import Child, Place
 
 from mover.train import checkpoint
 
@@ -79,22 +79,30 @@ def count_calls(place: Place, below: str, before: Callable[[], object] = lambda:
 
 
 def at_random(place: Place, share: float) -> str:
-    """Kill a run when `share` of its steps' time has passed; sooner where a faster run ends before."""
-    seconds = 0.9 * share * place.seconds
-    while True:
-        name = place.new()
+    """Kill a run when `share` of its steps' time has passed."""
+
+    def begin(name: str) -> Child:
         child = place.train(name)
         place.wait_for_a_step(name, child)
+        return child
+
+    return _goes_on(place, killed_after(0.9 * share * place.seconds, place, begin))
+
+
+def killed_after(seconds: float, place: Place, begin: Callable[[str], Child]) -> str:
+    """The name of a run that was killed so long after `begin`, given a name, has started it; sooner where runs end
+    before."""
+    while True:
+        name = place.new()
+        child = begin(name)
         time.sleep(seconds)
-        if child.running():
-            break
+        child.kill()
         ended = child.wait()
+        if ended.code == -signal.SIGKILL:
+            return name
         assert ended.code == 0, ended.said
         place.forget(name)
         seconds /= 2
-    child.kill()
-    assert child.wait().code == -signal.SIGKILL
-    return _goes_on(place, name)
 
 
 def while_writing(place: Place, share: float) -> str:

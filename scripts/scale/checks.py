@@ -118,7 +118,7 @@ def steps() -> list[dict]:
             for processes, batch in STEPS:
                 run = training_runs.start(manifest, Path(folder), processes, batch, STEPS_OF_A_RUN)
                 taken[processes, batch].append(batch / training_runs.clips_a_second(run, WARM))
-        weights = load_file(Path(folder) / "run-0" / "checkpoints" / "last" / "model.safetensors")
+        weights = load_file(run.log.parent / "checkpoints" / "last" / "model.safetensors")
     rows = [
         {"processes": processes, "batch": batch, "s": statistics.median(times), "objective": alone[batch]["s"],
          "width": alone[batch]["width"], "parameters": sum(weight.numel() for weight in weights.values())}
