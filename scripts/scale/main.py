@@ -73,10 +73,11 @@ def _measure(parts: Sequence[str]) -> None:
     """Measure some parts; what is recorded of the others stays."""
     where = environment()
     where = {name: where[name] for name in ("processor", "instruction set", "python", "torch", "mover", "commit")}
-    rows = json.loads(RECORD.read_text())["rows"] if RECORD.exists() else {}
-    rows |= {part: checks.run(part) for part in parts}
-    record = {"command": "scripts/scaling --measure", "environment": where, "rows": rows}
-    RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    record = json.loads(RECORD.read_text()) if RECORD.exists() else {"environments": {}, "rows": {}}
+    for part in parts:
+        rows, own = record["rows"] | {part: checks.run(part)}, record["environments"] | {part: where}
+        record = {"command": "scripts/scaling --measure", "environments": own, "rows": rows}
+        RECORD.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def _records(record: dict) -> model.Records:

@@ -12,7 +12,7 @@ GB = 1e9
 
 def tables(hardware: model.Hardware, records: model.Records, runs: list[model.Run], record: dict) -> dict[str, str]:
     """By the name of their markers."""
-    rows, environment = record["rows"], ", ".join(f"{key} {value}" for key, value in record["environment"].items())
+    rows = record["rows"]
     return {
         "memory": memory(hardware, records, runs),
         "squares": squares(hardware, records),
@@ -23,8 +23,19 @@ def tables(hardware: model.Hardware, records: model.Records, runs: list[model.Ru
         "solve-check": solve_check(rows["solve"], rows["exchange"]),
         "exchange-check": exchange_check(rows["exchange"]),
         "step-check": step_check(rows["step"], rows["exchange"]),
-        "environment": f"Measured by `{record['command']}` on: {environment}.",
+        "environment": measured(record),
     }
+
+
+def measured(record: dict) -> str:
+    """Where the parts were measured; those of the same place and commit together."""
+    places: dict[str, list[str]] = {}
+    for part, environment in record["environments"].items():
+        places.setdefault(", ".join(f"{key} {value}" for key, value in environment.items()), []).append(part)
+    if len(places) == 1:
+        return f"Measured by `{record['command']}` on: {next(iter(places))}."
+    lines = [f"- {', '.join(parts)}: {place}" for place, parts in places.items()]
+    return "\n".join([f"Measured by `{record['command']}` on:", "", *lines])
 
 
 def between(text: str, name: str, table: str) -> str:

@@ -45,6 +45,7 @@ def replicate(model: MoverModel, world: World, parallel: Parallel, device: torch
             device_ids=devices,
             find_unused_parameters=True,
             broadcast_buffers=False,
+            bucket_cap_mb=25,  # the default, of which the first bucket would be one of its own: an exchange more
             gradient_as_bucket_view=True,  # no second copy of the gradients
         )
 
@@ -86,17 +87,16 @@ def without_exchange(model: nn.Module) -> Iterator[None]:
             module.set_requires_gradient_sync(True)
 
 
-def average(parameters: Iterable[nn.Parameter], world: World) -> None:
-    """Give all processes the same gradients of parameters that each computed by itself, to the last bit, also where
-    their processors round differently."""
+def agree(parameters: Iterable[nn.Parameter], world: World) -> None:
+    """Give all processes the same gradients of parameters that each computed by itself, those of the first, to the last
+    bit, also where their processors round differently."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not (world.several and gradients):
         return
     together = torch.cat([gradient.flatten() for gradient in gradients])
-    world.add_up(together)
-    means = (together / world.size).split([gradient.numel() for gradient in gradients])
-    for gradient, mean in zip(gradients, means, strict=True):
-        gradient.copy_(mean.view_as(gradient))
+    world.take_of_first(together)
+    for gradient, first in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(first.view_as(gradient))
 
 
 def whole(tensor: Tensor) -> Tensor:

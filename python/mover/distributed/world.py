@@ -34,7 +34,7 @@ class World:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    _words: Any = field(default=None, repr=False)  # the group for objects and flags, on the CPU
+    _words: Any = field(default=None, repr=False)  # the group for what is on the CPU; None: that of the rest
 
     @classmethod
     def announced(cls) -> World:
@@ -77,12 +77,13 @@ class World:
             return
         try:
             meeting: dict[str, Any] = {"store": self._store(), "rank": self.rank, "world_size": self.size}
+            words = None
             if device.type == "cuda":
                 torch.cuda.set_device(device)
                 dist.init_process_group("nccl", device_id=device, **meeting)
-            else:
-                dist.init_process_group("gloo", **meeting)
-            words = dist.new_group(backend="gloo", timeout=PATIENCE)
+                words = dist.new_group(backend="gloo", timeout=PATIENCE)
+            else:  # one group for all: each has threads that wake a hundred times a second
+                dist.init_process_group("gloo", timeout=PATIENCE, **meeting)
             yield World(self.rank, self.size, self.local_rank, self.local_size, words)
         except RuntimeError as error:
             if not _is_of_an_exchange(error):
@@ -140,26 +141,37 @@ class World:
             for _ in range(3 - turn):
                 self.wait()
 
-    def gather(self, own: torch.Tensor, shares: Sequence[int]) -> torch.Tensor:
-        """The rows of all processes, (sum of shares, …), in their order, of the own ones (shares[rank], …).
+    def gather(self, own: Sequence[torch.Tensor], shares: Sequence[int]) -> list[torch.Tensor]:
+        """The rows of all processes, (sum of shares, …), in their order, of each tensor of own ones (shares[rank], …).
 
-        On the device of the rows; without gradient. All get the same bits.
+        In one exchange, on the device of the first; each comes back on its own. Without gradient. All get the same
+        bits, whatever they mean: what travels are bytes.
         """
         if not self.several:
-            return own
-        most = max(shares)
-        padded = own if len(own) == most else torch.cat([own, own.new_zeros(most - len(own), *own.shape[1:])])
-        found = own.new_empty(self.size * most, *own.shape[1:])
-        group = self._words if own.device.type == "cpu" else None
-        dist.all_gather_into_tensor(found, padded.contiguous(), group=group)
-        if min(shares) == most:
-            return found
-        return torch.cat([found[rank * most : rank * most + count] for rank, count in enumerate(shares)])
+            return list(own)
+        most, device = max(shares), own[0].device
+        lines = torch.cat([t.detach().to(device).flatten(1).contiguous().view(torch.uint8) for t in own], dim=1)
+        padded = torch.cat([lines, lines.new_zeros(most - len(lines), lines.shape[1])])
+        found = lines.new_empty(self.size * most, lines.shape[1])
+        dist.all_gather_into_tensor(found, padded, group=self._group(device))
+        found = torch.cat([found[rank * most : rank * most + count] for rank, count in enumerate(shares)])
+        widths = [t.shape[1:].numel() * t.element_size() for t in own]
+        parts = [part.clone(memory_format=torch.contiguous_format) for part in found.split(widths, dim=1)]
+        return [part.view(t.dtype).view(-1, *t.shape[1:]).to(t.device) for part, t in zip(parts, own, strict=True)]
+
+    def take_of_first(self, tensor: torch.Tensor) -> None:
+        """The values of the first process, in place, on all."""
+        if self.several:
+            dist.broadcast(tensor, 0, group=self._group(tensor.device))
 
     def add_up(self, tensor: torch.Tensor) -> None:
         """The sum over all processes, in place; all get the same bits."""
         if self.several:
-            dist.all_reduce(tensor, group=self._words if tensor.device.type == "cpu" else None)
+            dist.all_reduce(tensor, group=self._group(tensor.device))
+
+    def _group(self, device: torch.device) -> Any:
+        """That exchanges what is on a device."""
+        return self._words if device.type == "cpu" else None
 
     @contextmanager
     def agreed(self) -> Iterator[None]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import resource
 import sys
 from collections.abc import Iterator
@@ -78,6 +80,24 @@ def peak_memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB; on macOS bytes
     return most / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+KEPT_BYTES = 256 * 2**20
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD = -1, -3, 32 * 2**20  # of glibc's malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep up to `KEPT_BYTES` that tensors gave back, rather than return them to the system in one step to
+    take them again, page by page, in the next; those above 32 MiB still go back at once.
+
+    Does nothing with another C library, or where the environment has its own word on malloc.
+    """
+    told = any(name.startswith("MALLOC_") for name in os.environ)
+    if told or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+    mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def to_device(value: Any, device: torch.device) -> Any:

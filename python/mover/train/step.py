@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mover.config import Config
 from mover.data.sampling import OBJECTIVE, generator
-from mover.distributed.replicas import average
+from mover.distributed.replicas import agree
 from mover.distributed.world import World
 from mover.losses import Objective
 from mover.models.model import MoverModel
@@ -71,9 +71,7 @@ class Learner:
         self.model.train()
         inputs = to_device({name: batch[name] for name in ("present", *config.modalities)}, self.device)
         encoding = Encoding(self.replica, inputs, config.train.micro_batch, config.train.precision, self.device)
-        z = _all_rows(encoding.rows, world, config.train.batch_size)
-        # Flags right after the rows: processes wait for the slowest once, not before the towers as well.
-        about, stops = _gathered(batch, world, config.train.batch_size, stop)
+        z, about, stops = _of_all(encoding.rows, batch, stop, world, config.train.batch_size)
         rows = {m: int(flags.sum()) for m, flags in about["present"].items()}
         about = to_device(about, self.device)
         self.optimizer.zero_grad(set_to_none=True)
@@ -96,7 +94,7 @@ class Learner:
             return left_out(f"the loss term '{bad[0]}' is {terms[bad[0]]}", terms)
 
         named["total"].backward()
-        average(self.objective.parameters(), world)
+        agree(self.objective.parameters(), world)
         encoding.backward(_own_gradients(z, world, config.train.batch_size))
         found = None
         if is_due(done + 1, config.train):
@@ -110,24 +108,21 @@ class Learner:
         return Step(terms, norm, None, found, rows, stops)
 
 
-def _gathered(batch: Mapping[str, Any], world: World, size: int, stop: bool) -> tuple[dict[str, Any], bool]:
-    """What the objective is told of the whole batch beside its rows; and whether any process was asked to stop."""
+def _of_all(
+    own: Mapping[str, Tensor], batch: Mapping[str, Any], stop: bool, world: World, size: int
+) -> tuple[dict[str, Tensor], dict[str, Any], bool]:
+    """Of the whole batch, in one exchange: its rows (B, d), which take a gradient; what the objective is told beside,
+    on the CPU; and whether any process was asked to stop."""
     present, owner = batch["present"], batch["owner"]
-    own = torch.stack([*(flags.long() for flags in present.values()), *(owner[m] for m in present)], dim=1)
-    found = world.gather(torch.cat([own, own.new_full((len(own), 1), stop)], dim=1), world.shares(size))
-    columns = iter(found.unbind(1))
+    flags = torch.stack([*(flags.long() for flags in present.values()), *(owner[m] for m in present)], dim=1)
+    flags = torch.cat([flags, flags.new_full((len(flags), 1), stop)], dim=1)
+    stacked, flags = world.gather([torch.stack(list(own.values()), dim=1), flags], world.shares(size))
+    columns = iter(flags.unbind(1))
     about: dict[str, Any] = {"aligned": batch["aligned"], "together": batch["together"]}
     about["present"] = {m: next(columns).bool() for m in present}
     about["owner"] = {m: next(columns) for m in present}
-    return about, bool(next(columns).any())
-
-
-def _all_rows(own: Mapping[str, Tensor], world: World, size: int) -> dict[str, Tensor]:
-    """The rows (B, d) of the whole batch, which take a gradient."""
-    if world.several:
-        stacked = world.gather(torch.stack(list(own.values()), dim=1), world.shares(size))
-        own = dict(zip(own, stacked.unbind(1), strict=True))
-    return {m: rows.detach().contiguous().requires_grad_() for m, rows in own.items()}
+    z = {m: rows.contiguous().requires_grad_() for m, rows in zip(own, stacked.unbind(1), strict=True)}
+    return z, about, bool(next(columns).any())
 
 
 def _own_gradients(z: Mapping[str, Tensor], world: World, size: int) -> dict[str, Tensor]:

@@ -45,7 +45,14 @@ from mover.train.checkpoint import (
 )
 from mover.train.checks import check_run
 from mover.train.collapse import CollapseWatch
-from mover.train.device import peak_memory, pick_device, random_state, restore_random_state, usable_cores
+from mover.train.device import (
+    keep_freed_memory,
+    peak_memory,
+    pick_device,
+    random_state,
+    restore_random_state,
+    usable_cores,
+)
 from mover.train.frozen import serve_frozen_towers
 from mover.train.interrupt import StopRequest
 from mover.train.logging import Display, RunLog, read_log
@@ -108,6 +115,8 @@ def _train(config: Config, resume: bool, overwrite: bool, console: Console, worl
     threads = config.train.threads or (max(1, usable_cores() // world.local_size) if world.several else 0)
     if threads:
         torch.set_num_threads(threads)
+    if device.type == "cpu":
+        keep_freed_memory()
     torch.manual_seed(config.seed)
 
     # Model, objective, optimiser

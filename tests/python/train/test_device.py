@@ -1,5 +1,10 @@
 """Which device a run gets."""
 
+import os
+import platform
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +47,34 @@ def test_peak_memory_on_a_cpu_is_that_of_the_process() -> None:
     lines = Path("/proc/self/status").read_text().splitlines()
     kibibytes = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     assert peak_memory(torch.device("cpu")) == pytest.approx(kibibytes / 1024, rel=0.02)
+
+
+def pages_taken(before: str, **environment: str) -> int:
+    """Page faults of a process that fills and frees 16 MiB a hundred times, after the statements `before`."""
+    program = f"""
+import resource
+import torch
+from mover.train.device import keep_freed_memory
+{before}
+def fill():
+    torch.empty(2**22).fill_(1.0)
+for _ in range(20):
+    fill()
+taken = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+first = taken()
+for _ in range(100):
+    fill()
+print(taken() - first)
+"""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, env=kept | environment, capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
+def test_freed_memory_is_kept_unless_the_environment_says_otherwise() -> None:
+    pages = 100 * 2**24 // resource.getpagesize()
+    assert pages_taken("keep_freed_memory()") < pages / 10
+    assert pages_taken("keep_freed_memory()", MALLOC_MMAP_THRESHOLD_="1048576") > pages / 2
+    assert pages_taken("keep_freed_memory()", GLIBC_TUNABLES="glibc.malloc.mmap_threshold=1048576") > pages / 2
