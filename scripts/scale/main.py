@@ -73,10 +73,11 @@ def _measure(parts: Sequence[str]) -> None:
     """Measure some parts; what is recorded of the others stays."""
     where = environment()
     where = {name: where[name] for name in ("processor", "instruction set", "python", "torch", "mover", "commit")}
-    record = json.loads(RECORD.read_text()) if RECORD.exists() else {"environments": {}, "rows": {}}
+    empty = {"command": "scripts/scaling --measure", "environments": {}, "rows": {}}
+    record = json.loads(RECORD.read_text()) if RECORD.exists() else empty
     for part in parts:
-        rows, own = record["rows"] | {part: checks.run(part)}, record["environments"] | {part: where}
-        record = {"command": "scripts/scaling --measure", "environments": own, "rows": rows}
+        record["rows"][part] = checks.run(part)
+        record["environments"][part] = where
         RECORD.write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -150,13 +150,14 @@ class World:
         if not self.several:
             return list(own)
         most, device = max(shares), own[0].device
-        lines = torch.cat([t.detach().to(device).flatten(1).contiguous().view(torch.uint8) for t in own], dim=1)
+        flat = [t.detach().to(device).unsqueeze(-1).flatten(1).contiguous().view(torch.uint8) for t in own]
+        lines = torch.cat(flat, dim=1)
         padded = torch.cat([lines, lines.new_zeros(most - len(lines), lines.shape[1])])
         found = lines.new_empty(self.size * most, lines.shape[1])
         dist.all_gather_into_tensor(found, padded, group=self._group(device))
         found = torch.cat([found[rank * most : rank * most + count] for rank, count in enumerate(shares)])
-        widths = [t.shape[1:].numel() * t.element_size() for t in own]
-        parts = [part.clone(memory_format=torch.contiguous_format) for part in found.split(widths, dim=1)]
+        columns = found.split([t.shape[1] for t in flat], dim=1)
+        parts = [part.clone(memory_format=torch.contiguous_format) for part in columns]
         return [part.view(t.dtype).view(-1, *t.shape[1:]).to(t.device) for part, t in zip(parts, own, strict=True)]
 
     def take_of_first(self, tensor: torch.Tensor) -> None:

@@ -114,15 +114,14 @@ def _of_all(
     """Of the whole batch, in one exchange: its rows (B, d), which take a gradient; what the objective is told beside,
     on the CPU; and whether any process was asked to stop."""
     present, owner = batch["present"], batch["owner"]
-    flags = torch.stack([*(flags.long() for flags in present.values()), *(owner[m] for m in present)], dim=1)
-    flags = torch.cat([flags, flags.new_full((len(flags), 1), stop)], dim=1)
-    stacked, flags = world.gather([torch.stack(list(own.values()), dim=1), flags], world.shares(size))
-    columns = iter(flags.unbind(1))
+    stops = torch.full((len(next(iter(present.values()))),), stop)
+    parts = [*own.values(), *present.values(), *(owner[m] for m in present), stops]
+    found = iter(world.gather(parts, world.shares(size)))
+    z = {m: next(found).detach().requires_grad_() for m in own}
     about: dict[str, Any] = {"aligned": batch["aligned"], "together": batch["together"]}
-    about["present"] = {m: next(columns).bool() for m in present}
-    about["owner"] = {m: next(columns) for m in present}
-    z = {m: rows.contiguous().requires_grad_() for m, rows in zip(own, stacked.unbind(1), strict=True)}
-    return z, about, bool(next(columns).any())
+    about["present"] = {m: next(found) for m in present}
+    about["owner"] = {m: next(found) for m in present}
+    return z, about, bool(next(found).any())
 
 
 def _own_gradients(z: Mapping[str, Tensor], world: World, size: int) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ def whole(size: int) -> list[torch.Tensor]:
     rows = torch.arange(size * 6, dtype=torch.float32).view(size, 2, 3)
     rows[0, 0, :2] = torch.tensor([torch.nan, -0.0])
     names = torch.stack([torch.arange(size), torch.full((size,), LARGE)], dim=1)
-    return [rows, names, rows.flatten(1).double() / 3, rows.flatten(1) > 2]
+    return [rows, names, rows.flatten(1).double() / 3, rows.flatten(1) > 2, names[:, 1].clone(), rows[:, 1, 1] > 2]
 
 
 def gather(world: World) -> None:
@@ -26,7 +26,7 @@ def gather(world: World) -> None:
         expected, shares = whole(size), world.shares(size)
         own = [tensor[world.share(size)] for tensor in expected]
         own[0] = own[0].clone().requires_grad_()
-        for tensors in (range(4), [3, 1], [2]):
+        for tensors in (range(6), [3, 1], [2], [5, 4]):
             found = world.gather([own[i] for i in tensors], shares)
             for i, tensor in zip(tensors, found, strict=True):
                 assert tensor.dtype == expected[i].dtype and tensor.shape == expected[i].shape
